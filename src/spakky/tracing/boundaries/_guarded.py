@@ -1,0 +1,80 @@
+"""Calls of code that is not ours, none of which may fail a message."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, Final
+
+from spakky.tracing.baggage import Baggage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from spakky.tracing.boundaries.client import Client, MessageT
+    from spakky.tracing.boundaries.options import Policy
+    from spakky.tracing.carriers import HeadersT, ICarrier
+    from spakky.tracing.context import TraceContext
+    from spakky.tracing.tracer import ISpan, ITracer, Operation, Outcome
+
+__all__ = ["end_span", "extract", "extract_baggage", "headers_of", "inject", "start_span"]
+
+_logger: Final = logging.getLogger("spakky.tracing")
+_NO_BAGGAGE: Final = Baggage()
+
+
+def headers_of(client: Client[MessageT, Any], message: MessageT) -> object:
+    """Return the headers of a received *message*, `None` if the client library cannot read them."""
+    try:
+        return client.headers(message)
+    except Exception as error:  # noqa: BLE001 - a message is one also if its client cannot read the headers
+        _logger.debug("no trace context: the headers cannot be read: %s", type(error).__name__)
+        return None
+
+
+def extract(policy: Policy, carrier: ICarrier[Any], headers: object) -> TraceContext | None:
+    """Return the context in *headers*, `None` if there is none or the propagator fails."""
+    try:
+        return policy.propagator.extract(headers, carrier)
+    except Exception:  # a propagator may be anybody's
+        _logger.debug("no trace context: the propagator failed", exc_info=True)
+        return None
+
+
+def extract_baggage(policy: Policy, carrier: ICarrier[Any], headers: object) -> Baggage:
+    """Return the baggage in *headers*, empty if there is none or the propagator fails."""
+    try:
+        return policy.propagator.extract_baggage(headers, carrier)
+    except Exception:  # a propagator may be anybody's
+        _logger.debug("no baggage: the propagator failed", exc_info=True)
+        return _NO_BAGGAGE
+
+
+def inject(
+    policy: Policy, carrier: ICarrier[HeadersT], headers: HeadersT, context: TraceContext
+) -> HeadersT | None:
+    """Write *context* into *headers* and return them, `None` if the propagator fails."""
+    try:
+        policy.propagator.inject(headers, context, carrier)
+    except Exception:  # a propagator may be anybody's
+        _logger.debug("the message is sent without trace context: the propagator failed", exc_info=True)
+        return None
+    return headers
+
+
+def start_span(tracer: ITracer, describe: Callable[[], Operation]) -> ISpan | None:
+    """Start to record what *describe* returns, `None` if it or the tracer fails."""
+    try:
+        return tracer.start(describe())
+    except Exception:  # a tracer may be anybody's
+        _logger.debug("an operation is not recorded: the tracer failed", exc_info=True)
+        return None
+
+
+def end_span(span: ISpan | None, outcome: Outcome, error: BaseException | None = None) -> None:
+    """End *span* if there is one."""
+    if span is None:
+        return
+    try:
+        span.end(outcome, error)
+    except Exception:  # a tracer may be anybody's
+        _logger.debug("a span is lost: the tracer failed", exc_info=True)

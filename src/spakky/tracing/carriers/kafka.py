@@ -1,0 +1,108 @@
+"""Headers of Kafka records.
+
+Facts:
+- A record's headers are a sequence of names and values; a value is bytes or null. Names may be repeated, and
+  order is kept from producer to consumer (KIP-82).
+- aiokafka's encoder takes exactly a `list` of `tuple` of `str` and `bytes` or `None`, and hands records out
+  with a `tuple` of them, `()` for none. confluent-kafka also takes a dict, and hands `None` out for none.
+- Of a repeated name the last value counts (`Headers.lastHeader` of Kafka's own client). So a record that was
+  forwarded by a library that appends instead of replacing is read right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from typing import Final
+
+from spakky.tracing._text import readable
+from spakky.tracing.error import WrongUseError
+
+__all__ = ["CARRIER", "KafkaCarrier", "KafkaHeaders"]
+
+KafkaHeaders = list[tuple[str, bytes | None]]
+"""Kafka headers as every client takes them."""
+
+_NAME_AND_VALUE: Final = 2
+
+# These fields are lists by their grammar, so that all their values count (RFC 9110, section 5.3).
+_LISTS: Final = frozenset({"tracestate", "baggage"})
+
+
+class KafkaCarrier:
+    """Reads and writes Kafka headers; `CARRIER` is the one instance that is needed."""
+
+    def get(self, carrier: object, key: str) -> list[str] | None:
+        """Return the last readable value of *key*; all of them where the field is a list.
+
+        Args:
+            carrier: A sequence of pairs or a mapping, `None` for no headers.
+            key: The header's name; any casing of it is found.
+        """
+        lower = key.lower()
+        values = [header[1] for header in _pairs(carrier) if _lower_name(header) == lower]
+        if not values:
+            return None
+        texts = [text for value in values if (text := readable(value)) is not None]
+        return texts if lower in _LISTS else texts[-1:]
+
+    def keys(self, carrier: object) -> list[str]:
+        """Return the names of all headers, repeated as they are."""
+        return [name for name, _ in _pairs(carrier) if isinstance(name, str)]
+
+    def set(self, carrier: KafkaHeaders, key: str, value: str) -> None:
+        """Make *value* the only value of *key*, as the last header.
+
+        Raises:
+            WrongUseError: The carrier is not a list.
+        """
+        self.remove(carrier, key)
+        carrier.append((key, value.encode()))
+
+    def remove(self, carrier: KafkaHeaders, key: str) -> None:
+        """Take all headers named *key* out.
+
+        Raises:
+            WrongUseError: The carrier is not a list.
+        """
+        if not isinstance(carrier, list):
+            message = f"Kafka headers are written into a list, got {type(carrier).__name__}: use copy() first"
+            raise WrongUseError(message)
+        lower = key.lower()
+        carrier[:] = [header for header in carrier if _lower_name(header) != lower]
+
+    def copy(self, carrier: object, without: Collection[str] = ()) -> KafkaHeaders:
+        """Return a new list of *carrier*'s headers, less those named in *without*.
+
+        Args:
+            carrier: A sequence, an iterator or a mapping of names and values; `None` for no headers.
+            without: Lower-case names.
+
+        Raises:
+            WrongUseError: It is none of these.
+        """
+        if carrier is None:
+            return []
+        headers = carrier.items() if isinstance(carrier, Mapping) else carrier
+        if isinstance(headers, (str, bytes, bytearray)) or not isinstance(headers, Iterable):
+            message = f"Kafka headers must be a list of (str, bytes) pairs, got {type(carrier).__name__}"
+            raise WrongUseError(message)
+        return [header for header in headers if _lower_name(header) not in without]
+
+
+CARRIER: Final = KafkaCarrier()
+
+
+def _pairs(carrier: object) -> Iterable[tuple[object, object]]:
+    """Yield name and value of each header; what is no pair is passed over."""
+    if isinstance(carrier, Mapping):
+        yield from carrier.items()
+    elif isinstance(carrier, (list, tuple)):
+        for header in carrier:
+            if isinstance(header, (list, tuple)) and len(header) == _NAME_AND_VALUE:
+                yield header[0], header[1]
+
+
+def _lower_name(header: object) -> str | None:
+    if isinstance(header, (list, tuple)) and header and isinstance(header[0], str):
+        return header[0].lower()
+    return None

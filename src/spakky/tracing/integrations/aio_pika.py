@@ -1,0 +1,304 @@
+"""aio-pika: wrap the exchange or the channel, decorate the callback or iterate over the queue.
+
+exchange = aio_pika.wrap(channel.default_exchange)
+await exchange.publish(Message(b"..."), "orders")
+
+@aio_pika.consumer
+async def handle(message: AbstractIncomingMessage) -> None: ...
+
+await queue.consume(handle)
+
+async with queue.iterator() as messages:
+    async for message in aio_pika.iterate(messages): ...
+"""
+
+from __future__ import annotations
+
+import copy
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, cast, overload
+
+from spakky.tracing._extras import raise_missing_extra
+from spakky.tracing.boundaries.client import Client
+from spakky.tracing.boundaries.handler import HandlerT, handles_batch, handles_message
+from spakky.tracing.boundaries.iteration import AsyncIteration
+from spakky.tracing.boundaries.options import Options, Policy, ReceiveOptions, SendOptions
+from spakky.tracing.boundaries.process import BatchProcessing, Processing, Receiver
+from spakky.tracing.boundaries.publish import Sender
+from spakky.tracing.carriers.amqp import CARRIER
+from spakky.tracing.error import WrongUseError
+
+try:
+    from aio_pika.abc import AbstractChannel, AbstractExchange, AbstractIncomingMessage, AbstractQueue
+    from wrapt import ObjectProxy
+except ModuleNotFoundError as error:
+    raise_missing_extra("aio-pika", {"aio_pika", "wrapt"}, error)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterable, Callable, Generator, Mapping, Sequence
+    from types import TracebackType
+    from typing import Unpack
+
+    from aio_pika.abc import AbstractMessage, HeadersType
+
+    from spakky.tracing.context import TraceContext
+
+__all__ = [
+    "batch_consumer",
+    "consumer",
+    "context_from",
+    "headers",
+    "iterate",
+    "process",
+    "process_batch",
+    "unwrap",
+    "wrap",
+]
+
+WrappedT = TypeVar("WrappedT", bound=AbstractExchange | AbstractQueue | AbstractChannel)
+
+
+def _destination(exchange: str | None, routing_key: str | None) -> str:
+    """Return exchange and routing key as OpenTelemetry's conventions for RabbitMQ write them."""
+    return ":".join(part for part in (exchange, routing_key) if part) or "amq.default"
+
+
+_CLIENT: Final[Client[AbstractIncomingMessage, HeadersType]] = Client(
+    system="rabbitmq",
+    carrier=CARRIER,
+    message_type=AbstractIncomingMessage,
+    headers=lambda message: message.headers,
+    destination=lambda message: _destination(message.exchange, message.routing_key),
+    name=lambda message: f"process {_destination(message.exchange, message.routing_key)}",
+)
+_SENDER: Final = Sender(_CLIENT, Policy())
+_RECEIVER: Final = Receiver(_CLIENT, Policy())
+
+
+def wrap(target: WrappedT, **options: Unpack[Options]) -> WrappedT:
+    """Return an exchange, queue or channel that carries the current context; *target* itself stays as it is.
+
+    An exchange carries it in what it publishes. A queue runs the callbacks that it is given by `consume` in
+    the context of their messages. A channel gives out such exchanges and queues, so that what is built upon
+    it (`aio_pika.patterns.RPC`, `Master`) is covered on both sides. Everything else is *target*'s own.
+    Wrapping what is wrapped replaces its options.
+
+    Args:
+        target: An exchange, queue or channel, robust or not.
+        **options: See `Options`.
+
+    Raises:
+        WrongUseError: This is none of them, or an option is not known.
+    """
+    policy = Policy.of(Options, options)
+    bare: object = unwrap(target)
+    for kind, wrapper in _WRAPPERS:
+        if isinstance(bare, kind):
+            return cast("WrappedT", wrapper(bare, policy))
+    message = f"wrap() takes an exchange, a queue or a channel of aio-pika, got {type(target).__name__}"
+    raise WrongUseError(message)
+
+
+def unwrap(target: WrappedT) -> WrappedT:
+    """Return what was given to `wrap`, or *target* itself if it is not wrapped."""
+    return cast("WrappedT", getattr(target, "__wrapped__", target))
+
+
+def headers(existing: Mapping[str, Any] | None = None, **options: Unpack[SendOptions]) -> HeadersType:
+    """Return headers for a send by hand: *existing* ones, which stay as they are, and the current context.
+
+    Args:
+        existing: Headers of the message; `None` for none.
+        **options: See `SendOptions`.
+
+    Raises:
+        WrongUseError: *existing* cannot be AMQP headers, or an option is not known.
+    """
+    return _sender(options).headers(existing)
+
+
+@overload
+def consumer(handler: HandlerT, /) -> HandlerT: ...
+@overload
+def consumer(**options: Unpack[ReceiveOptions]) -> Callable[[HandlerT], HandlerT]: ...
+def consumer(
+    handler: HandlerT | None = None, /, **options: Unpack[ReceiveOptions]
+) -> HandlerT | Callable[[HandlerT], HandlerT]:
+    """Decorate a handler, so that it runs in the context of the message it is called with.
+
+    Args:
+        handler: An async or sync callable with an incoming message among its arguments.
+        **options: See `ReceiveOptions`.
+
+    Raises:
+        WrongUseError: The handler is not callable or is called without a message, or an option is not known.
+    """
+    receiver = _receiver(options)
+    return partial(handles_message, receiver) if handler is None else handles_message(receiver, handler)
+
+
+@overload
+def batch_consumer(handler: HandlerT, /) -> HandlerT: ...
+@overload
+def batch_consumer(**options: Unpack[ReceiveOptions]) -> Callable[[HandlerT], HandlerT]: ...
+def batch_consumer(
+    handler: HandlerT | None = None, /, **options: Unpack[ReceiveOptions]
+) -> HandlerT | Callable[[HandlerT], HandlerT]:
+    """Decorate a handler, so that it runs in one context that links to the senders of all its messages.
+
+    Args:
+        handler: An async or sync callable with a list of incoming messages among its arguments.
+        **options: See `ReceiveOptions`.
+
+    Raises:
+        WrongUseError: The handler is not callable or is called without messages, or an option is not known.
+    """
+    receiver = _receiver(options)
+    return partial(handles_batch, receiver) if handler is None else handles_batch(receiver, handler)
+
+
+def iterate(
+    source: AsyncIterable[AbstractIncomingMessage], **options: Unpack[ReceiveOptions]
+) -> AsyncIteration[AbstractIncomingMessage]:
+    """Return the messages of *source*, each loop body in the context of its message.
+
+    Args:
+        source: `queue.iterator()`, a queue, or any async iterable of incoming messages.
+        **options: See `ReceiveOptions`.
+
+    Raises:
+        WrongUseError: *source* is no async iterable, or an option is not known.
+    """
+    return AsyncIteration(_receiver(options), source)
+
+
+def process(
+    message: AbstractIncomingMessage, **options: Unpack[ReceiveOptions]
+) -> Processing[AbstractIncomingMessage]:
+    """Return a `with` block in which the context of *message* is current.
+
+    Args:
+        message: What `queue.get` returned, or what a callback was given.
+        **options: See `ReceiveOptions`.
+
+    Raises:
+        WrongUseError: This is no incoming message, or an option is not known.
+    """
+    return _receiver(options).process(message)
+
+
+def process_batch(
+    messages: Sequence[AbstractIncomingMessage], **options: Unpack[ReceiveOptions]
+) -> BatchProcessing[AbstractIncomingMessage]:
+    """Return a `with` block for several messages at once; it links to their senders.
+
+    Args:
+        messages: Incoming messages.
+        **options: See `ReceiveOptions`.
+
+    Raises:
+        WrongUseError: These are no incoming messages, or an option is not known.
+    """
+    return _receiver(options).process_batch(messages)
+
+
+def context_from(message: AbstractIncomingMessage, **options: Unpack[ReceiveOptions]) -> TraceContext | None:
+    """Return the context that *message* carries, `None` if there is none that can be used.
+
+    Args:
+        message: An incoming message.
+        **options: See `ReceiveOptions`.
+
+    Raises:
+        WrongUseError: This is no incoming message, or an option is not known.
+    """
+    return _receiver(options).context_from(message)
+
+
+def _sender(options: SendOptions) -> Sender[HeadersType]:
+    return Sender(_CLIENT, Policy.of(SendOptions, options)) if options else _SENDER
+
+
+def _receiver(options: ReceiveOptions) -> Receiver[AbstractIncomingMessage]:
+    return Receiver(_CLIENT, Policy.of(ReceiveOptions, options)) if options else _RECEIVER
+
+
+class _Exchange(ObjectProxy["AbstractExchange"]):
+    """An exchange whose messages carry the current context."""
+
+    def __init__(self, exchange: AbstractExchange, policy: Policy) -> None:
+        super().__init__(exchange)
+        self._self_sender = Sender(_CLIENT, policy)
+
+    async def publish(self, message: AbstractMessage, routing_key: str, **arguments: Any) -> Any:
+        destination = _destination(self.__wrapped__.name, routing_key)
+        with self._self_sender.publish(message.headers, destination) as publishing:
+            if publishing.context is not None:
+                message = _with_headers(message, publishing.headers)
+            return await self.__wrapped__.publish(message, routing_key, **arguments)
+
+
+class _Queue(ObjectProxy["AbstractQueue"]):
+    """A queue whose callbacks run in the context of their messages."""
+
+    def __init__(self, queue: AbstractQueue, policy: Policy) -> None:
+        super().__init__(queue)
+        self._self_receiver = Receiver(_CLIENT, policy)
+
+    async def consume(self, callback: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        return await self.__wrapped__.consume(handles_message(self._self_receiver, callback), *args, **kwargs)
+
+
+class _Channel(ObjectProxy["AbstractChannel"]):
+    """A channel that gives out exchanges and queues that carry the context."""
+
+    def __init__(self, channel: AbstractChannel, policy: Policy) -> None:
+        super().__init__(channel)
+        self._self_policy = policy
+
+    @property
+    def default_exchange(self) -> AbstractExchange:
+        return cast("AbstractExchange", _Exchange(self.__wrapped__.default_exchange, self._self_policy))
+
+    async def declare_exchange(self, *args: Any, **kwargs: Any) -> AbstractExchange:
+        exchange = await self.__wrapped__.declare_exchange(*args, **kwargs)
+        return cast("AbstractExchange", _Exchange(exchange, self._self_policy))
+
+    async def get_exchange(self, *args: Any, **kwargs: Any) -> AbstractExchange:
+        exchange = await self.__wrapped__.get_exchange(*args, **kwargs)
+        return cast("AbstractExchange", _Exchange(exchange, self._self_policy))
+
+    async def declare_queue(self, *args: Any, **kwargs: Any) -> AbstractQueue:
+        queue = await self.__wrapped__.declare_queue(*args, **kwargs)
+        return cast("AbstractQueue", _Queue(queue, self._self_policy))
+
+    async def get_queue(self, *args: Any, **kwargs: Any) -> AbstractQueue:
+        queue = await self.__wrapped__.get_queue(*args, **kwargs)
+        return cast("AbstractQueue", _Queue(queue, self._self_policy))
+
+    def __await__(self) -> Generator[Any, Any, Self]:
+        yield from self.__wrapped__.__await__()
+        return self
+
+    async def __aenter__(self) -> Self:
+        await self.__wrapped__.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.__wrapped__.__aexit__(kind, error, trace)
+
+
+_WRAPPERS: Final[tuple[tuple[type[Any], Callable[[Any, Policy], object]], ...]] = (
+    (AbstractExchange, _Exchange),
+    (AbstractQueue, _Queue),
+    (AbstractChannel, _Channel),
+)
+
+
+def _with_headers(message: AbstractMessage, headers: HeadersType) -> AbstractMessage:
+    """Return a copy of *message*: its sender may share it, and a received one is locked."""
+    copied: Any = copy.copy(message)
+    copied.headers = headers
+    return cast("AbstractMessage", copied)

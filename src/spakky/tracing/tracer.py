@@ -1,0 +1,78 @@
+"""What records spans, as the boundaries see it.
+
+Without a tracer nothing is recorded, and the boundaries only carry contexts. `spakky.tracing.recorder` has a
+tracer that keeps spans or writes them to a file; a bridge to a tracing backend is another one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
+
+if TYPE_CHECKING:
+    from spakky.tracing.context import TraceContext
+
+__all__ = ["ISpan", "ITracer", "Kind", "Operation", "Outcome", "get_tracer", "set_tracer"]
+
+Kind = Literal["producer", "consumer", "server"]
+"""Which side of a boundary it is: a message leaves, a message is processed, a request is served."""
+
+Outcome = Literal["ok", "error", "cancelled", "retry", "ignored", "rejected", "unknown"]
+"""How an operation ended. `unknown`: it was left in a way that does not tell, such as a `break`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """What a boundary is about to do.
+
+    Attributes:
+        name: For people, such as `process orders`.
+        kind: Which side of a boundary it is.
+        system: The messaging system, such as `kafka`.
+        destination: The topic, exchange, queue or path; empty if it is not known.
+        context: The context that the operation gets; the tracer may replace its ids by its own.
+        parent: The span it belongs to, `None` for a root.
+        links: Other spans that it comes from.
+        attempt: 1 for the first try, 2 for the first retry; `None` if the broker does not say.
+    """
+
+    name: str
+    kind: Kind
+    system: str
+    destination: str
+    context: TraceContext
+    parent: TraceContext | None = None
+    links: tuple[TraceContext, ...] = ()
+    attempt: int | None = None
+
+
+class ISpan(Protocol):
+    """An operation that is being recorded."""
+
+    @property
+    def context(self) -> TraceContext:
+        """The context that is sent, or that is current while the message is processed."""
+
+    def end(self, outcome: Outcome, error: BaseException | None = None) -> None:
+        """Finish the operation; called once, maybe from another thread or task than `start`."""
+
+
+class ITracer(Protocol):
+    """Records operations; called from any thread."""
+
+    def start(self, operation: Operation) -> ISpan:
+        """Start to record *operation*."""
+
+
+_tracer: ITracer | None = None
+
+
+def set_tracer(tracer: ITracer | None) -> None:
+    """Let *tracer* record all boundaries of this process that name none of their own; `None` stops that."""
+    global _tracer  # noqa: PLW0603 - the one process-wide setting
+    _tracer = tracer
+
+
+def get_tracer() -> ITracer | None:
+    """Return what `set_tracer` set."""
+    return _tracer
