@@ -1,0 +1,1 @@
+"""What every integration promises, as tests that its test file inherits."""
