@@ -42,6 +42,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     brokers = session.config.stash[_BROKERS]
     brokers.start(*needed)
     reporter = session.config.pluginmanager.getplugin("terminalreporter")
+    assert isinstance(reporter, pytest.TerminalReporter)
     for broker in sorted(needed):
         reporter.write_line(f"broker: {describe(brokers.find(broker))}")
 

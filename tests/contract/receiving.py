@@ -172,6 +172,18 @@ class ReceivingContract(ABC):
 
         assert [context and context.trace_id for context in seen] == [SENDER.trace_id]
 
+    async def test_a_thread_started_in_the_handler_inherits_the_context(self, way: str) -> None:
+        tasks: list[asyncio.Task[TraceContext | None]] = []
+
+        await self.receive(
+            way,
+            {"traceparent": TRACEPARENT},
+            lambda: tasks.append(asyncio.create_task(asyncio.to_thread(TraceContext.get))),
+        )
+        seen = await asyncio.gather(*tasks)
+
+        assert [context and context.trace_id for context in seen] == [SENDER.trace_id]
+
     async def test_link_starts_a_trace_with_the_baggage_of_the_sender(self, way: str) -> None:
         recorder = MemoryRecorder()
 

@@ -13,6 +13,8 @@ from aio_pika.abc import AbstractExchange, AbstractIncomingMessage
 from aio_pika.patterns import RPC, Master
 
 from contract.contexts import STALE, TRACEPARENT
+from contract.handling import HandlerContract
+from contract.pulling import PullingContract
 from contract.receiving import SENDER, ReceivingContract
 from contract.sending import SendingContract, Wire
 from spakky.tracing.context import TraceContext
@@ -39,7 +41,7 @@ class Link:
 
     async def message(self) -> AbstractIncomingMessage:
         async with asyncio.timeout(10):
-            while (message := await self.queue.get(no_ack=True, fail=False)) is None:
+            while (message := await self.queue.get(no_ack=True, fail=False)) is None:  # noqa: ASYNC110 - pulled
                 await asyncio.sleep(0.005)
         return message
 
@@ -163,6 +165,29 @@ class TestReceiving(ReceivingContract):
                 body()
         else:
             await iterate_to_the_end(aio_pika.iterate(one(message), **options), body)
+
+
+class TestHandlers(HandlerContract):
+    @pytest.fixture(autouse=True)
+    def _on(self, link: Link) -> None:
+        self.link = link
+
+    def decorate(self, handler: Callable[..., Any], **options: Any) -> Any:
+        return aio_pika.consumer(**options)(handler) if options else aio_pika.consumer(handler)
+
+    async def message(self) -> AbstractIncomingMessage:
+        return await self.link.deliver({})
+
+
+class TestPulling(PullingContract):
+    integration = aio_pika
+
+    @pytest.fixture(autouse=True)
+    def _on(self, link: Link) -> None:
+        self.link = link
+
+    async def deliver(self, headers: dict[str, Any]) -> AbstractIncomingMessage:
+        return await self.link.deliver(headers)
 
 
 class TestPublisher:
@@ -354,30 +379,6 @@ class TestConsumer:
 
         await asyncio.wait_for(done.wait(), 10)
         assert seen == sent
-
-    async def test_a_batch_links_to_its_senders_and_knows_each(self, link: Link) -> None:
-        contexts = [TraceContext.new_root() for _ in range(3)]
-        for context in [*contexts, contexts[0]]:
-            with TraceContext.use(context):
-                await aio_pika.wrap(link.exchange).publish(client.Message(b"value"), link.queue.name)
-        await link.publish()
-        messages = [await link.message() for _ in range(5)]
-
-        with aio_pika.process_batch(messages) as batch:
-            assert TraceContext.get() is batch.context
-
-        assert [each.span_id for each in batch.links] == [context.span_id for context in contexts]
-        assert [batch.context_of(message) for message in messages] == [*contexts, contexts[0], None]
-
-    async def test_a_batch_handler_links_to_its_senders(self, link: Link) -> None:
-        recorder = MemoryRecorder()
-
-        @aio_pika.batch_consumer(tracer=recorder)
-        async def handle(messages: list[AbstractIncomingMessage]) -> int:
-            return len(messages)
-
-        assert await handle([await link.deliver({"traceparent": TRACEPARENT})]) == 1
-        assert [each.span_id for each in recorder.spans[0].links] == [SENDER.span_id]
 
     async def test_what_is_no_message_is_refused(self) -> None:
         with pytest.raises(WrongUseError, match="this takes a received AbstractIncomingMessage, got bytes"):

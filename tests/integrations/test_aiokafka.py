@@ -10,6 +10,8 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 
 from contract.contexts import STALE, TRACEPARENT
+from contract.handling import HandlerContract
+from contract.pulling import PullingContract
 from contract.receiving import ReceivingContract
 from contract.sending import SendingContract, Wire, texts
 from spakky.tracing.context import TraceContext
@@ -143,6 +145,29 @@ class TestReceiving(ReceivingContract):
                 body()
         else:
             await iterate_to_the_end(aiokafka.iterate(one(record), **options), body)
+
+
+class TestHandlers(HandlerContract):
+    @pytest.fixture(autouse=True)
+    def _on(self, topic: Topic) -> None:
+        self.topic = topic
+
+    def decorate(self, handler: Callable[..., Any], **options: Any) -> Any:
+        return aiokafka.consumer(**options)(handler) if options else aiokafka.consumer(handler)
+
+    async def message(self) -> Record:
+        return await self.topic.deliver({})
+
+
+class TestPulling(PullingContract):
+    integration = aiokafka
+
+    @pytest.fixture(autouse=True)
+    def _on(self, topic: Topic) -> None:
+        self.topic = topic
+
+    async def deliver(self, headers: dict[str, Any]) -> Record:
+        return await self.topic.deliver(headers)
 
 
 class TestProducer:
@@ -334,23 +359,6 @@ class TestConsumer:
 
         assert seen == sent
 
-    async def test_a_batch_links_to_its_senders_and_knows_each(self, topic: Topic) -> None:
-        contexts = [TraceContext.new_root() for _ in range(3)]
-        for context in [*contexts, contexts[0]]:
-            with TraceContext.use(context):
-                await aiokafka.wrap(topic.producer).send_and_wait(topic.name, b"value", partition=0)
-        await topic.producer.send_and_wait(topic.name, b"untraced", partition=0)
-        records = await topic.records(5)
-
-        with aiokafka.process_batch(records) as batch:
-            assert TraceContext.get() is batch.context
-
-        assert [link.span_id for link in batch.links] == [context.span_id for context in contexts]
-        assert batch.context is not None
-        assert batch.context.trace_id not in {context.trace_id for context in contexts}
-        senders = [batch.context_of(record) for record in records]
-        assert senders == [*contexts, contexts[0], None]
-
     async def test_a_batch_handler_takes_what_getmany_returns(self, topic: Topic) -> None:
         with TraceContext.use(TraceContext.new_root()) as sender:
             await aiokafka.wrap(topic.producer).send_and_wait(topic.name, b"value", partition=0)
@@ -380,15 +388,6 @@ class TestConsumer:
     async def test_what_is_no_consumer_is_refused(self) -> None:
         with pytest.raises(WrongUseError, match="takes what `async for` takes, got list"):
             aiokafka.iterate([])  # type: ignore[arg-type]
-
-    async def test_a_handler_without_a_record_is_refused(self) -> None:
-        @aiokafka.consumer
-        async def handle(value: bytes) -> None: ...
-
-        with pytest.raises(
-            WrongUseError, match=r"handle\(\) is a consumer and must be called with a Consumer"
-        ):
-            await handle(b"value")
 
 
 def texts_of(record: Record, name: str) -> list[str]:
