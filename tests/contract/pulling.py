@@ -164,11 +164,10 @@ class PullingContract(ABC):
         recorder = MemoryRecorder()
         messages = await self.messages(2)
 
-        @self.integration.batch_consumer(tracer=recorder)
         async def handle(batch: list[Any]) -> str:
             return current_trace_id()
 
-        trace_id = await handle(messages)
+        trace_id = await self.integration.batch_consumer(tracer=recorder)(handle)(messages)
 
         (span,) = recorder.spans
         assert span.trace_id == trace_id

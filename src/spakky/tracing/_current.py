@@ -1,12 +1,17 @@
 """The one context variable, and the scope that sets and restores it.
 
 Private: `TraceContext.get`, `set`, `clear` and `use` are the public side.
+
+What a `contextvars.Context` holds is a plain context, or the innermost scope that was opened in it (or in the
+Context that it is a copy of), which knows what was held before it.
 """
 
 from __future__ import annotations
 
 from contextvars import ContextVar, Token
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+
+from spakky.tracing.error import WrongUseError
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -27,66 +32,71 @@ class Scope:
 
     Attributes:
         context: What is current while the scope is open; `None` for no trace.
+        is_open: Whether it was opened and is not closed yet.
+        before: What its Context held when it was opened, less what was closed since; `None` after it is out.
     """
 
-    __slots__ = ("_before", "_is_open", "_token", "context")
+    __slots__ = ("_token", "_was_opened", "before", "context", "is_open")
 
     def __init__(self, context: TraceContext | None) -> None:
         self.context = context
-        self._before: TraceContext | Scope | None = None
-        self._token: Token[TraceContext | Scope | None] | None = None
-        self._is_open = False
+        self.is_open = False
+        self._was_opened = False
+        self.before: _Held = None
+        self._token: Token[_Held] | None = None
 
     def open(self) -> Self:
-        """Make the context current."""
-        self._before = _held.get()
-        self._is_open = True
+        """Make the context current.
+
+        Raises:
+            WrongUseError: It was opened before.
+        """
+        if self._was_opened:
+            message = "a scope is opened once: call TraceContext.use() again for another block"
+            raise WrongUseError(message)
+        _take_out_closed()
+        self.is_open = self._was_opened = True
+        self.before = _held.get()
         self._token = _held.set(self)
         return self
 
     def close(self) -> None:
         """Put back what was current when the scope was opened."""
-        if not self._is_open:
-            return
-        self._is_open = False
-        innermost = _held.get()
-        if isinstance(innermost, Scope) and innermost is not self and innermost.leave_out(self):
-            return
-        self._restore()
+        if self.is_open:
+            self.is_open = False
+            self.take_out()
 
-    def resolve(self) -> TraceContext | None:
-        """Return what is current in a Context that holds this scope."""
-        if self._is_open:
-            return self.context
-        if self._restore():
-            return current()
-        return self.context  # a task or thread that was started inside the scope keeps what it inherited
+    def take_out(self) -> bool:
+        """Take this closed scope out of what this Context holds; tell whether it was opened here.
 
-    def _restore(self) -> bool:
-        """Put back what was current before, in the Context that opened the scope; tell whether this is it."""
-        if self._token is None:
+        Only a token tells in which Context it was made: by whether it can be reset.
+        """
+        token, held = self._token, _held.get()
+        if token is None:
             return False
         try:
-            _held.reset(self._token)
-        except ValueError:  # the token was made in another Context
+            _held.reset(token)
+        except (ValueError, RuntimeError):  # made in another Context; used there in this very moment
             return False
-        self._token = None
-        if _held.get() is not self._before:
-            _held.set(self._before)
+        if _scope_of(held) is self:
+            held = self.before  # not what the token restored: that may be a scope that was taken out since
+        else:
+            self._take_out_below(_scope_of(held))
+        _held.set(held)
+        self._token = self.before = None
         return True
 
-    def leave_out(self, scope: Scope) -> bool:
-        """Take *scope* out of what the open scopes above it will put back; tell whether it was there."""
-        above: Scope = self
-        while above._is_open:
-            if above._before is scope:
-                above._before = scope._before
-                scope._token = None
-                return True
-            if not isinstance(above._before, Scope):
-                return False
-            above = above._before
-        return False
+    def _take_out_below(self, above: Scope | None) -> None:
+        """Let the scope right above this one put back what was before this one; start to look at *above*."""
+        while above is not None and above.below is not self:
+            above = above.below
+        if above is not None:
+            above.before = self.before
+
+    @property
+    def below(self) -> Scope | None:
+        """The scope in which this one was opened, `None` if there was none."""
+        return _scope_of(self.before)
 
     def __enter__(self) -> TraceContext | None:
         return self.open().context
@@ -97,15 +107,50 @@ class Scope:
         self.close()
 
 
-_held: Final[ContextVar[TraceContext | Scope | None]] = ContextVar("spakky.tracing", default=None)
+class _SetInside(NamedTuple):
+    """What `make_current` made current inside of a scope."""
+
+    context: TraceContext | None
+    scope: Scope
+
+
+_Held: TypeAlias = "TraceContext | Scope | _SetInside | None"
+
+_held: Final[ContextVar[_Held]] = ContextVar("spakky.tracing", default=None)
 
 
 def current() -> TraceContext | None:
     """Return the current context, `None` outside any trace."""
     held = _held.get()
-    return held.resolve() if isinstance(held, Scope) else held
+    while isinstance(held, (Scope, _SetInside)):
+        scope = held.scope if isinstance(held, _SetInside) else held
+        if scope.is_open:
+            return held.context
+        if not scope.take_out():  # a task or thread that was started inside the scope keeps what it inherited
+            _held.set(held.context)
+        held = _held.get()
+    return held
 
 
 def make_current(context: TraceContext | None) -> None:
     """Make *context* current until something else is, or until the scope around it is closed."""
-    _held.set(context)
+    scope = _scope_of(_held.get())
+    _held.set(context if scope is None else _SetInside(context, scope))
+
+
+def _scope_of(held: _Held) -> Scope | None:
+    """Return the innermost scope of what a Context holds."""
+    if isinstance(held, _SetInside):
+        return held.scope
+    return held if isinstance(held, Scope) else None
+
+
+def _take_out_closed() -> None:
+    """Take out the scopes of this Context that were closed elsewhere, so that they do not pile up."""
+    current()
+    above = _scope_of(_held.get())
+    while above is not None and (below := above.below) is not None:
+        if below.is_open:
+            above = below
+        elif not below.take_out():
+            return

@@ -17,7 +17,15 @@ from spakky.tracing.error import WrongUseError
 if TYPE_CHECKING:
     from spakky.tracing.context import TraceContext
 
-__all__ = ["CompositePropagator", "IGetter", "IRemover", "ISetter", "ITracePropagator", "MappingAccess"]
+__all__ = [
+    "DEFAULT_ACCESS",
+    "CompositePropagator",
+    "IGetter",
+    "IRemover",
+    "ISetter",
+    "ITracePropagator",
+    "MappingAccess",
+]
 
 _ReadT_contra = TypeVar("_ReadT_contra", contravariant=True)
 _WrittenT_contra = TypeVar("_WrittenT_contra", contravariant=True)
@@ -33,6 +41,7 @@ class IGetter(Protocol[_ReadT_contra]):
 
     def keys(self, carrier: _ReadT_contra) -> list[str]:
         """Return the names of all fields in the carrier."""
+        ...
 
 
 class ISetter(Protocol[_WrittenT_contra]):
@@ -198,3 +207,4 @@ def _other_casings(carrier: Mapping[Any, Any], key: str) -> list[str]:
 
 
 DEFAULT_ACCESS: Final = MappingAccess()
+"""What a propagator uses unless it is given a getter or a setter."""

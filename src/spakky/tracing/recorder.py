@@ -136,9 +136,12 @@ class JsonLinesRecorder(Recorder):
         """Append *span*."""
         line = json.dumps(asdict(span), ensure_ascii=True, separators=(",", ":")).encode("ascii") + b"\n"
         try:
-            os.write(self._file, line)
+            written = os.write(self._file, line)
         except OSError as error:
-            self._warn_once(error)
+            self._warn_once(str(error))
+        else:
+            if written < len(line):  # what a disk does that is almost full
+                self._warn_once(f"{written} of {len(line)} bytes were taken")
 
     def close(self) -> None:
         """Close the file; spans that end later are dropped."""
@@ -146,10 +149,10 @@ class JsonLinesRecorder(Recorder):
         if file >= 0:
             os.close(file)
 
-    def _warn_once(self, error: OSError) -> None:
+    def _warn_once(self, reason: str) -> None:
         if not self._has_failed:
             self._has_failed = True
-            _logger.warning("spans are lost, %s cannot be written: %s", self._path, error)
+            _logger.warning("spans are lost, %s cannot be written: %s", self._path, reason)
 
 
 def read_spans(path: str | os.PathLike[str]) -> Iterator[Span]:

@@ -52,6 +52,7 @@ class ISpan(Protocol):
     @property
     def context(self) -> TraceContext:
         """The context that is sent, or that is current while the message is processed."""
+        ...
 
     def end(self, outcome: Outcome, error: BaseException | None = None) -> None:
         """Finish the operation; called once, maybe from another thread or task than `start`."""
@@ -62,6 +63,7 @@ class ITracer(Protocol):
 
     def start(self, operation: Operation) -> ISpan:
         """Start to record *operation*."""
+        ...
 
 
 _tracer: ITracer | None = None

@@ -29,6 +29,7 @@ class ICarrier(Protocol[HeadersT]):
 
     def keys(self, carrier: object) -> list[str]:
         """Return the names of all headers."""
+        ...
 
     def set(self, carrier: HeadersT, key: str, value: str) -> None:
         """Make *value* the only value of *key*, in place."""
@@ -46,3 +47,4 @@ class ICarrier(Protocol[HeadersT]):
         Raises:
             WrongUseError: This cannot be the headers of a message.
         """
+        ...

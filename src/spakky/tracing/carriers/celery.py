@@ -10,7 +10,7 @@ Facts:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Collection, Mapping, MutableMapping
 from typing import Any, Final
 
 from spakky.tracing.carriers.amqp import AmqpCarrier
@@ -35,14 +35,25 @@ class CeleryCarrier(AmqpCarrier):
         nested = self._nested_with(carrier, key)
         super().set(carrier, key, value)
         if nested is not None:
-            carrier[_NESTED] = {**self.copy(nested, {key.lower()}), key: value}
+            carrier[_NESTED] = {**super().copy(nested, {key.lower()}), key: value}
 
     def remove(self, carrier: MutableMapping[str, Any], key: str) -> None:
         """Take *key* out, also of the nested headers."""
         nested = self._nested_with(carrier, key)
         super().remove(carrier, key)
         if nested is not None:
-            carrier[_NESTED] = self.copy(nested, {key.lower()})
+            carrier[_NESTED] = super().copy(nested, {key.lower()})
+
+    def copy(self, carrier: object, without: Collection[str] = ()) -> dict[str, Any]:
+        """Return a new dict of *carrier*'s entries, less those named in *without*, also in nested headers.
+
+        Raises:
+            WrongUseError: It is neither a mapping nor `None`.
+        """
+        copied = super().copy(carrier, without)
+        if any(self._nested_with(copied, name) is not None for name in without):
+            copied[_NESTED] = super().copy(copied[_NESTED], without)
+        return copied
 
     def _nested_with(self, carrier: object, key: str) -> Mapping[str, Any] | None:
         """Return the nested headers if *key* is in them; they may be shared, so they are only read."""

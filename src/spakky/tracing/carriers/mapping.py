@@ -119,8 +119,9 @@ def _lower(name: object) -> str | None:
 
 
 def _encoded(part: object) -> bytes:
-    text = readable(part)
-    if text is None:
+    if isinstance(part, (bytes, bytearray, memoryview)):
+        return bytes(part)
+    if not isinstance(part, str):
         message = f"an HTTP header must be a pair of str or bytes, got {type(part).__name__} in it"
         raise WrongUseError(message)
-    return part if isinstance(part, bytes) else text.encode("latin-1", "replace")
+    return part.encode("latin-1", "replace")
