@@ -1,0 +1,46 @@
+"""Each example runs as a file, ends by itself, and says that one trace was sent and received."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+PROJECT = Path(__file__).parents[2]
+SECONDS = 60
+
+
+def output_of(example: str, **addresses: str) -> str:
+    finished = subprocess.run(
+        [sys.executable, PROJECT / "examples" / f"{example}.py"],
+        env={**os.environ, "PYTHONPATH": str(PROJECT / "src"), **addresses},
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr
+    return finished.stdout
+
+
+def assert_one_trace(output: str) -> None:
+    sent, received = re.findall(r"in trace ([0-9a-f]{32})", output)
+    assert sent == received, output
+
+
+def test_a_record_is_received_in_the_trace_in_which_it_was_sent(kafka_address: str) -> None:
+    assert_one_trace(output_of("aiokafka_example", KAFKA_BOOTSTRAP_SERVERS=kafka_address))
+
+
+def test_a_message_is_received_in_the_trace_in_which_it_was_published(amqp_url: str) -> None:
+    assert_one_trace(output_of("aio_pika_example", AMQP_URL=amqp_url))
+
+
+def test_a_task_runs_in_the_trace_in_which_it_was_started(redis_url: str) -> None:
+    assert_one_trace(output_of("celery_example", REDIS_URL=redis_url))
+
+
+def test_a_request_is_served_in_the_trace_of_its_client() -> None:
+    assert_one_trace(output_of("asgi_example"))
