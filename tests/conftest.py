@@ -12,6 +12,8 @@ from spakky.tracing.context import TraceContext
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytest.register_assert_rewrite("spakky.tracing.testing")
+
 _BROKERS: Final = pytest.StashKey[Brokers]()
 _NEEDS: Final = {
     "kafka_address": Broker.KAFKA,

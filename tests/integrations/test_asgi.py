@@ -25,8 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from starlette.requests import Request
-
-    from spakky.tracing.integrations.asgi import ConnectionScope, Receive, Send
+    from starlette.types import Receive, Scope, Send
 
 
 @contextlib.asynccontextmanager
@@ -59,7 +58,7 @@ class TestReceiving(ReceivingContract):
         del way
         over_the_wire = await headers_as_served(headers)
 
-        async def application(scope: ConnectionScope, receive: Receive, send: Send) -> None:
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
             await asyncio.sleep(0)
             body()
 
@@ -76,7 +75,7 @@ async def headers_as_served(headers: dict[str, Any]) -> list[tuple[bytes, bytes]
     """Send *headers* to a real server and return them as it hands them to an application."""
     seen: list[tuple[bytes, bytes]] = []
 
-    async def look(scope: ConnectionScope, receive: Receive, send: Send) -> None:
+    async def look(scope: Scope, receive: Receive, send: Send) -> None:
         seen.extend(scope["headers"])
         await PlainTextResponse("")(scope, receive, send)
 
@@ -154,7 +153,7 @@ async def test_an_error_of_the_application_reaches_the_server_as_before() -> Non
 async def test_lifespan_events_pass_through() -> None:
     seen: list[object] = []
 
-    async def application(scope: ConnectionScope, receive: Receive, send: Send) -> None:
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
         seen.append((scope, receive, send, TraceContext.get()))
 
     async def receive() -> dict[str, Any]:
@@ -172,7 +171,7 @@ async def test_a_websocket_has_a_context() -> None:
     seen: list[TraceContext | None] = []
     caller = TraceContext.new_root()
 
-    async def application(scope: ConnectionScope, receive: Receive, send: Send) -> None:
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
         seen.append(TraceContext.get())
 
     async def receive() -> dict[str, Any]:

@@ -15,5 +15,12 @@ def readable(value: object) -> str | None:
     if isinstance(value, str):
         return value
     if isinstance(value, (bytes, bytearray, memoryview)):
-        return bytes(value).decode("utf-8", "replace")
+        return _decoded(value)
     return None
+
+
+def _decoded(value: bytes | bytearray | memoryview) -> str | None:
+    try:
+        return bytes(value).decode("utf-8", "replace")
+    except ValueError:  # a memoryview that was released
+        return None

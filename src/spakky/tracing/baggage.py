@@ -13,7 +13,7 @@ from urllib.parse import quote, unquote
 
 from spakky.tracing.error import InvalidBaggageError
 
-__all__ = ["Baggage"]
+__all__ = ["MAX_BYTES", "MAX_LENGTH", "MAX_MEMBERS", "Baggage"]
 
 # RFC 7230, section 3.2.6:  token = 1*tchar
 _KEY: Final = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
@@ -31,14 +31,14 @@ _PROPERTY: Final = f"{_KEY}{_OWS}(?:={_OWS}{_VALUE})?+"
 # Section 3.3.1:  list-member = key OWS "=" OWS value *( OWS ";" OWS property )
 # Used with fullmatch only, because `$` would let a final newline pass. The quantifiers are possessive, as no
 # character can belong to two neighbours: so a refusal takes linear time too.
-KEY: Final = re.compile(_KEY)
-PROPERTY: Final = re.compile(_PROPERTY)
-MEMBER: Final = re.compile(f"({_KEY}){_OWS}={_OWS}{_VALUE}(?:{_OWS};{_OWS}{_PROPERTY})*+")
-OWS: Final = " \t"
+_KEY_PATTERN: Final = re.compile(_KEY)
+_PROPERTY_PATTERN: Final = re.compile(_PROPERTY)
+_MEMBER_PATTERN: Final = re.compile(f"({_KEY}){_OWS}={_OWS}{_VALUE}(?:{_OWS};{_OWS}{_PROPERTY})*+")
+_WHITE_SPACE: Final = " \t"
 
 # Section 3.3.1.3: what is no baggage-octet must be percent-encoded, and so must "%". These need not, nor the
 # letters, digits and "_.-~" that `quote` never encodes.
-UNENCODED: Final = "!#$&'()*+/:<=>?@[]^`{|}"
+_UNENCODED: Final = "!#$&'()*+/:<=>?@[]^`{|}"
 
 # Section 3.3.2: this much has to be propagated, and never a part of a member.
 MAX_MEMBERS: Final = 64
@@ -193,7 +193,7 @@ class Baggage(Mapping[str, str]):
 
 def _write_member(key: object, value: object, properties: Iterable[str] = ()) -> str:
     """Write a list-member from our own data; raises InvalidBaggageError, which names the key."""
-    if not isinstance(key, str) or not KEY.fullmatch(key):
+    if not isinstance(key, str) or not _KEY_PATTERN.fullmatch(key):
         message = f"baggage key {key!r:.60} must be a token (RFC 7230, section 3.2.6)"
         raise InvalidBaggageError(message)
     member = ";".join([f"{key}={_encode(key, value)}", *_write_properties(key, properties)])
@@ -209,7 +209,7 @@ def _encode(key: str, value: object) -> str:
         message = f"the value of baggage key {key!r:.60} must be a str, not {type(value).__name__}"
         raise InvalidBaggageError(message)
     try:
-        return quote(value, safe=UNENCODED)
+        return quote(value, safe=_UNENCODED)
     except UnicodeEncodeError:
         message = f"the value of baggage key {key!r:.60} has a lone surrogate, which UTF-8 cannot encode"
         raise InvalidBaggageError(message) from None  # the cause would show the value
@@ -220,8 +220,8 @@ def _write_properties(key: str, properties: Iterable[str]) -> list[str]:
     if isinstance(properties, str):
         message = f"the properties of baggage key {key!r:.60} must be a list or tuple of str, not one str"
         raise InvalidBaggageError(message)
-    stripped = [text.strip(OWS) for text in properties]
-    if not all(map(PROPERTY.fullmatch, stripped)):
+    stripped = [text.strip(_WHITE_SPACE) for text in properties]
+    if not all(map(_PROPERTY_PATTERN.fullmatch, stripped)):
         rule = "name or name=value, percent-encoded (section 3.3.1.4)"
         message = f"each property of baggage key {key!r:.60} must be {rule}"
         raise InvalidBaggageError(message)
@@ -245,8 +245,8 @@ def _read_members(text: str) -> tuple[dict[str, str], list[int]]:
     members: dict[str, str] = {}
     malformed: list[int] = []
     for position, part in enumerate(text.split(","), start=1):
-        member = part.strip(OWS)
-        if found := MEMBER.fullmatch(member):
+        member = part.strip(_WHITE_SPACE)
+        if found := _MEMBER_PATTERN.fullmatch(member):
             members[found[1]] = _without_white_space(member)
         elif member:
             malformed.append(position)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, Self, TypeVar
 
 from spakky.tracing._current import Scope, current, make_current
 from spakky.tracing.baggage import Baggage
-from spakky.tracing.error import InvalidTraceparentError
+from spakky.tracing.error import InvalidTraceparentError, WrongUseError
 from spakky.tracing.trace_state import TraceState
 
 if TYPE_CHECKING:
@@ -130,14 +130,17 @@ class TraceContext:
 
         Raises:
             InvalidTraceparentError: An id is not what section 3.2.2 allows, or the flags do not fit a byte.
+            WrongUseError: The trace state or the baggage is of another type.
         """
         _check("trace_id", trace_id, _TRACE_ID)
         _check("span_id", span_id, _SPAN_ID)
         if parent_span_id is not None:
             _check("parent_span_id", parent_span_id, _SPAN_ID)
         if not (isinstance(trace_flags, int) and 0 <= trace_flags <= _MAX_FLAGS):
-            message = f"trace_flags must be an int from 0 to 255, got {trace_flags!r}"
+            message = f"trace_flags must be an int from 0 to 255, got {trace_flags!r:.80}"
             raise InvalidTraceparentError(message)
+        _check_type("trace_state", trace_state, TraceState)
+        _check_type("baggage", baggage, Baggage)
         _fill(self, trace_id, span_id, parent_span_id, trace_flags, trace_state, baggage, is_remote=is_remote)
 
     @staticmethod
@@ -356,6 +359,12 @@ def _check(name: str, value: object, grammar: re.Pattern[str]) -> None:
         digits = 32 if grammar is _TRACE_ID else 16
         message = f"{name} must be {digits} lower-case hexadecimal digits, not all zero, got {value!r:.80}"
         raise InvalidTraceparentError(message)
+
+
+def _check_type(name: str, value: object, expected: type) -> None:
+    if value is not None and not isinstance(value, expected):
+        message = f"{name} must be a {expected.__name__} or None, got {type(value).__name__}"
+        raise WrongUseError(message)
 
 
 def _reason(header: str) -> str:

@@ -10,7 +10,7 @@ from typing import ClassVar, Final, cast, final
 
 from spakky.tracing.error import InvalidTraceStateError
 
-__all__ = ["TraceState"]
+__all__ = ["MAX_LENGTH", "MAX_MEMBERS", "TraceState"]
 
 # Section 3.3.2.2.1:  key = ( lcalpha / DIGIT ) 0*255( keychar )
 # where keychar is lcalpha / DIGIT / "_" / "-" / "*" / "/" / "@"
@@ -23,10 +23,10 @@ _VALUE: Final = r"[\x20-\x2B\x2D-\x3C\x3E-\x7E]{0,255}[\x21-\x2B\x2D-\x3C\x3E-\x
 # Section 3.3.2.1:  list = list-member 0*31( OWS "," OWS list-member )
 # where list-member is ( key "=" value ) / OWS. White space is stripped before these are used, and they are
 # used with fullmatch only, because `$` would let a final newline pass.
-KEY: Final = re.compile(_KEY)
-VALUE: Final = re.compile(_VALUE)
-MEMBER: Final = re.compile(f"({_KEY})=({_VALUE})")
-OWS: Final = " \t"
+_KEY_PATTERN: Final = re.compile(_KEY)
+_VALUE_PATTERN: Final = re.compile(_VALUE)
+_MEMBER_PATTERN: Final = re.compile(f"({_KEY})=({_VALUE})")
+_WHITE_SPACE: Final = " \t"
 MAX_MEMBERS: Final = 32
 
 MAX_LENGTH: Final = 32 * 1024
@@ -36,7 +36,7 @@ The largest valid list has 16,447 (32 members of 513, and 31 commas); as many ag
 and empty members.
 """
 
-LONG_ENTRY: Final = 128
+_LONG_ENTRY: Final = 128
 """Entries longer than this are the first to go when a list is shortened (section 3.3.3.1)."""
 
 _LONGEST_REPR: Final = 128
@@ -131,7 +131,7 @@ class TraceState(Mapping[str, str]):
         return self if len(kept) == len(self._members) else self._of(kept)
 
     def _is_short(self, key: str) -> bool:
-        return len(key) + len("=") + len(self._members[key]) <= LONG_ENTRY
+        return len(key) + len("=") + len(self._members[key]) <= _LONG_ENTRY
 
     def to_header(self) -> str:
         """Return the header value, without optional white space; "" is to be sent as no header."""
@@ -172,11 +172,11 @@ class TraceState(Mapping[str, str]):
 
 def _check_member(key: object, value: object) -> None:
     """Raise InvalidTraceStateError, which names the key, unless both are within the grammar."""
-    if not isinstance(key, str) or not KEY.fullmatch(key):
+    if not isinstance(key, str) or not _KEY_PATTERN.fullmatch(key):
         rule = "1 to 256 of a-z 0-9 _ - * / @ and start with a letter or a digit (section 3.3.2.2.1)"
         message = f"tracestate key {key!r:.60} must be {rule}"
         raise InvalidTraceStateError(message)
-    if not isinstance(value, str) or not VALUE.fullmatch(value):
+    if not isinstance(value, str) or not _VALUE_PATTERN.fullmatch(value):
         rule = "1 to 256 printable ASCII characters, none of them ',' or '=', the last no space"
         message = f"the value of tracestate key {key!r:.60} must be {rule} (section 3.3.2.2.2)"
         raise InvalidTraceStateError(message)
@@ -197,13 +197,13 @@ def _combine(header: str | Iterable[str]) -> str:
 
 def _read_members(combined: str) -> dict[str, str]:
     """Read a list (section 3.3.2.1); members that are empty or only white space do not count."""
-    present = [member for text in combined.split(",") if (member := text.strip(OWS))]
+    present = [member for text in combined.split(",") if (member := text.strip(_WHITE_SPACE))]
     if len(present) > MAX_MEMBERS:
         message = f"the tracestate has {len(present)} members, more than {MAX_MEMBERS} (section 3.3.2)"
         raise InvalidTraceStateError(message)
     members: dict[str, str] = {}
     for position, member in enumerate(present, start=1):
-        found = MEMBER.fullmatch(member)
+        found = _MEMBER_PATTERN.fullmatch(member)
         if found is None:
             message = f"member {position} of the tracestate is not key=value as section 3.3.2.2 has it"
             raise InvalidTraceStateError(message)

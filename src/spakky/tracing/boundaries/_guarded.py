@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from spakky.tracing.baggage import Baggage
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from spakky.tracing.context import TraceContext
     from spakky.tracing.tracer import ISpan, ITracer, Operation, Outcome
 
-__all__ = ["end_span", "extract", "extract_baggage", "headers_of", "inject", "start_span"]
+__all__ = ["Recording", "end_span", "extract", "extract_baggage", "headers_of", "inject", "start_span"]
 
 _logger: Final = logging.getLogger("spakky.tracing")
 _NO_BAGGAGE: Final = Baggage()
@@ -61,20 +61,28 @@ def inject(
     return headers
 
 
-def start_span(tracer: ITracer, describe: Callable[[], Operation]) -> ISpan | None:
+class Recording(NamedTuple):
+    """An operation that is being recorded, and the context that the tracer gave it."""
+
+    span: ISpan
+    context: TraceContext
+
+
+def start_span(tracer: ITracer, describe: Callable[[], Operation]) -> Recording | None:
     """Start to record what *describe* returns, `None` if it or the tracer fails."""
     try:
-        return tracer.start(describe())
+        span = tracer.start(describe())
+        return Recording(span, span.context)
     except Exception:  # a tracer may be anybody's
         _logger.debug("an operation is not recorded: the tracer failed", exc_info=True)
         return None
 
 
-def end_span(span: ISpan | None, outcome: Outcome, error: BaseException | None = None) -> None:
-    """End *span* if there is one."""
-    if span is None:
+def end_span(recording: Recording | None, outcome: Outcome, error: BaseException | None = None) -> None:
+    """End the span of *recording* if there is one."""
+    if recording is None:
         return
     try:
-        span.end(outcome, error)
+        recording.span.end(outcome, error)
     except Exception:  # a tracer may be anybody's
         _logger.debug("a span is lost: the tracer failed", exc_info=True)

@@ -3,31 +3,38 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Coroutine, Iterator, Mapping
-from functools import wraps
-from itertools import chain
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, cast
+from collections.abc import Callable, Coroutine, Mapping
+from functools import partial, wraps
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeVar, cast
 
+from spakky.tracing.boundaries.process import messages_in
 from spakky.tracing.error import WrongUseError
 
 if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
+    from collections.abc import Sequence
 
-    from spakky.tracing.boundaries.process import Receiver
+    from spakky.tracing.boundaries.client import Client
+    from spakky.tracing.boundaries.process import Processing, Receiver
 
-__all__ = ["HandlerT", "flattened", "handles_batch", "handles_message"]
+__all__ = ["HandlerT", "handles_batch", "handles_message"]
 
 HandlerT = TypeVar("HandlerT", bound=Callable[..., Any])
 
-_MARK: Final = (
-    "__spakky_tracing_client__"  # on a decorated handler, so that decorating twice is decorating once
-)
+_MARK: Final = "__spakky_tracing_mark__"
+
+
+class _Mark(NamedTuple):
+    """What a decorated handler has on it, so that decorating twice is decorating once."""
+
+    client: Client[Any, Any]
+    handler: Callable[..., Any]
+    entered: Callable[..., Any]
 
 
 class _Entrance(Protocol):
     """Finds what a handler was called with and returns its processing."""
 
-    def __call__(self, arguments: Iterator[object]) -> AbstractContextManager[object]: ...
+    def __call__(self, arguments: Sequence[object]) -> Processing[Any]: ...
 
 
 def handles_message(receiver: Receiver[Any], handler: HandlerT) -> HandlerT:
@@ -43,7 +50,7 @@ def handles_message(receiver: Receiver[Any], handler: HandlerT) -> HandlerT:
     """
     message_type = receiver.client.message_type
 
-    def entrance(arguments: Iterator[object]) -> AbstractContextManager[object]:
+    def entrance(arguments: Sequence[object]) -> Processing[Any]:
         for argument in arguments:
             if isinstance(argument, message_type):
                 return receiver.process(argument)
@@ -64,32 +71,28 @@ def handles_batch(receiver: Receiver[Any], handler: HandlerT) -> HandlerT:
     """
     message_type = receiver.client.message_type
 
-    def entrance(arguments: Iterator[object]) -> AbstractContextManager[object]:
-        for argument in arguments:
-            if isinstance(argument, (list, tuple, Mapping)):
-                messages = flattened(argument)
-                if all(isinstance(message, message_type) for message in messages):
-                    return receiver.process_batch(messages)
+    def entrance(arguments: Sequence[object]) -> Processing[Any]:
+        candidates = [argument for argument in arguments if isinstance(argument, (list, tuple, Mapping))]
+        batches = [messages for each in candidates if (messages := messages_in(each)) is not None]
+        for messages in sorted(batches, key=len, reverse=True):
+            if all(isinstance(message, message_type) for message in messages):
+                return receiver.process_batch(messages)
         raise WrongUseError(_without(f"list of {message_type.__name__}", handler))
 
     return _entered(receiver, handler, entrance)
-
-
-def flattened(batch: object) -> list[Any]:
-    """Return the messages of *batch*: of a sequence, or of a mapping's values, which are sequences."""
-    if isinstance(batch, Mapping):
-        return list(chain.from_iterable(batch.values()))
-    return list(cast("list[Any]", batch))
 
 
 def _entered(receiver: Receiver[Any], handler: HandlerT, entrance: _Entrance) -> HandlerT:
     if not callable(handler):
         message = f"a handler must be callable, got {type(handler).__name__}"
         raise WrongUseError(message)
-    if getattr(handler, _MARK, None) is receiver.client:
-        return handler
+    mark: _Mark | None = getattr(handler, _MARK, None)
+    if mark is not None and mark.client is receiver.client:
+        if mark.entered is not handler:  # a decorator on top has copied the mark, as functools.wraps does
+            return handler
+        handler = cast("HandlerT", mark.handler)
     entered = _async_handler(handler, entrance) if _is_async(handler) else _sync_handler(handler, entrance)
-    setattr(entered, _MARK, receiver.client)
+    setattr(entered, _MARK, _Mark(receiver.client, handler, entered))
     return cast("HandlerT", entered)
 
 
@@ -98,7 +101,7 @@ def _async_handler(
 ) -> Callable[..., Coroutine[Any, Any, Any]]:
     @wraps(handler)
     async def processed(*args: object, **kwargs: object) -> object:
-        with entrance(chain(args, kwargs.values())):
+        with entrance([*args, *kwargs.values()]):
             return await handler(*args, **kwargs)
 
     return processed
@@ -107,13 +110,25 @@ def _async_handler(
 def _sync_handler(handler: Callable[..., object], entrance: _Entrance) -> Callable[..., object]:
     @wraps(handler)
     def processed(*args: object, **kwargs: object) -> object:
-        with entrance(chain(args, kwargs.values())):
-            return handler(*args, **kwargs)
+        with entrance([*args, *kwargs.values()]) as processing:
+            result = handler(*args, **kwargs)
+            if not inspect.iscoroutine(result):
+                return result
+            processing.pause()
+            return _awaited(processing, result)
 
     return processed
 
 
+async def _awaited(processing: Processing[Any], result: Coroutine[Any, Any, object]) -> object:
+    """Await what a sync handler returned, in the context of its message."""
+    with processing:
+        return await result
+
+
 def _is_async(handler: Callable[..., object]) -> bool:
+    if isinstance(handler, partial):
+        return _is_async(handler.func)
     call = getattr(handler, "__call__", None)  # noqa: B004 - an object may be a handler through its class
     return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(call)
 

@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, Self
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
+from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, Self, TypeAlias
 
-from spakky.tracing.boundaries._guarded import end_span, extract, extract_baggage, headers_of, start_span
+from spakky.tracing.boundaries._guarded import (
+    Recording,
+    end_span,
+    extract,
+    extract_baggage,
+    headers_of,
+    start_span,
+)
 from spakky.tracing.boundaries.client import Client, MessageT
 from spakky.tracing.boundaries.outcome import outcome_of
 from spakky.tracing.context import Scope, TraceContext
 from spakky.tracing.error import WrongUseError
-from spakky.tracing.tracer import ISpan, Operation, Outcome
+from spakky.tracing.tracer import Operation, Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from types import TracebackType
 
     from spakky.tracing.baggage import Baggage
     from spakky.tracing.boundaries.options import Policy
 
-__all__ = ["BatchProcessing", "Processing", "Receiver"]
+__all__ = ["Batch", "BatchProcessing", "Processing", "Receiver", "messages_in"]
+
+Batch: TypeAlias = Iterable[MessageT] | Mapping[Any, Sequence[MessageT]]
+"""Messages that are processed as one."""
 
 
 class Receiver(Generic[MessageT]):
@@ -52,16 +63,23 @@ class Receiver(Generic[MessageT]):
         self._check(message)
         return Processing(self, [message], sender)
 
-    def process_batch(self, messages: Iterable[MessageT]) -> BatchProcessing[MessageT]:
-        """Return the processing of *messages* as one, a `with` block.
+    def process_batch(self, batch: Batch[MessageT]) -> BatchProcessing[MessageT]:
+        """Return the processing of several messages as one, a `with` block.
+
+        Args:
+            batch: Messages, or a mapping whose values are sequences of messages.
 
         Raises:
-            WrongUseError: One of them is no message of the client library.
+            WrongUseError: This is neither, or there is something else in it.
         """
-        batch = list(messages)
-        for message in batch:
+        messages = messages_in(batch)
+        if messages is None:
+            expected = self.client.message_type.__name__
+            sentence = f"this takes a list of received {expected}, got {type(batch).__name__}"
+            raise WrongUseError(sentence)
+        for message in messages:
             self._check(message)
-        return BatchProcessing(self, batch)
+        return BatchProcessing(self, messages)
 
     def baggage_from(self, message: MessageT) -> Baggage:
         """Return the baggage that *message* carries, also without a context; empty if there is none."""
@@ -72,6 +90,16 @@ class Receiver(Generic[MessageT]):
         if not isinstance(message, expected):
             sentence = f"this takes a received {expected.__name__}, got {type(message).__name__}"
             raise WrongUseError(sentence)
+
+
+def messages_in(batch: object) -> list[Any] | None:
+    """Return what is in *batch*, an iterable or a mapping to sequences; `None` if it is neither."""
+    if isinstance(batch, Mapping):
+        parts = list(batch.values())
+        return list(chain(*parts)) if all(isinstance(part, (list, tuple)) for part in parts) else None
+    if isinstance(batch, Iterable) and not isinstance(batch, (str, bytes, bytearray, memoryview)):
+        return list(batch)
+    return None
 
 
 class _Related(NamedTuple):
@@ -101,8 +129,9 @@ class Processing(Generic[MessageT]):
         self._receiver = receiver
         self._messages = messages
         self._sender = sender
+        self._is_paused = False
         self._scope: Scope | None = None
-        self._span: ISpan | None = None
+        self._span: Recording | None = None
 
     def open(self) -> Self:
         """Make the message's context current; `with` calls it.
@@ -128,6 +157,12 @@ class Processing(Generic[MessageT]):
             scope.close()
             end_span(self._span, outcome, error)
 
+    def pause(self) -> None:
+        """Leave the block without an end: the next one, maybe in another task, goes on with it."""
+        if self._scope is not None:
+            self._scope.close()
+            self._is_paused = True
+
     def _relate(self) -> _Related:
         """Relate one message to its sender."""
         (message,) = self._messages
@@ -141,7 +176,7 @@ class Processing(Generic[MessageT]):
             return _Related(TraceContext.new_root(baggage=sender.baggage), links=(sender,))
         return _Related(sender.child(), parent=sender)
 
-    def _start(self, related: _Related) -> ISpan | None:
+    def _start(self, related: _Related) -> Recording | None:
         tracer = self._receiver.policy.active_tracer()
         return None if tracer is None else start_span(tracer, lambda: self._describe(related))
 
@@ -159,12 +194,17 @@ class Processing(Generic[MessageT]):
         )
 
     def __enter__(self) -> Self:
-        return self.open()
+        if not self._is_paused:
+            return self.open()
+        self._is_paused = False
+        self._scope = Scope(self.context).open()
+        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close(outcome_of(error), error)
+        if not self._is_paused:
+            self.close(outcome_of(error), error)
 
 
 class BatchProcessing(Processing[MessageT]):

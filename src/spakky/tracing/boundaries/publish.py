@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast
 
-from spakky.tracing.boundaries._guarded import end_span, extract, extract_baggage, inject, start_span
+from spakky.tracing.boundaries._guarded import (
+    Recording,
+    end_span,
+    extract,
+    extract_baggage,
+    inject,
+    start_span,
+)
 from spakky.tracing.boundaries.outcome import outcome_of
 from spakky.tracing.context import TraceContext
-from spakky.tracing.tracer import ISpan, Operation
+from spakky.tracing.tracer import Operation
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -41,10 +48,11 @@ class Sender(Generic[HeadersT]):
         Raises:
             WrongUseError: *existing* cannot be the headers of a message.
         """
+        headers = self._client.carrier.copy(existing)
         current = TraceContext.get()
-        if not self._policy.enabled or self._carried(current, existing) is not None:
-            return self._client.carrier.copy(existing)
-        return self._written(existing, current or self._root(existing))
+        if not self._policy.enabled or self._carried(current, headers) is not None:
+            return headers
+        return self._written(headers, current or self._root(headers))
 
     def publish(self, existing: object, destination: str, *, name: str | None = None) -> Publishing[HeadersT]:
         """Return the sending of a message, a `with` block around the client's own call.
@@ -58,16 +66,17 @@ class Sender(Generic[HeadersT]):
             WrongUseError: *existing* cannot be the headers of a message.
         """
         if not self._policy.enabled:
-            return Publishing(self._client.carrier.copy(existing), None, None)
+            return Publishing(cast("HeadersT", existing), None, None)
+        headers = self._client.carrier.copy(existing)
         current = TraceContext.get()
-        carried = self._carried(current, existing)
+        carried = self._carried(current, headers)
         if carried is not None:
             span = self._span(carried.child(), carried, destination, name)
-            return Publishing(self._client.carrier.copy(existing), carried, span)
-        context = current.child() if current else self._root(existing)
+            return Publishing(headers, carried, span)
+        context = current.child() if current else self._root(headers)
         span = self._span(context, current, destination, name)
         sent = span.context if span else current or context
-        return Publishing(self._written(existing, sent), sent, span)
+        return Publishing(self._written(headers, sent), sent, span)
 
     def publish_batch(self, destination: str, contexts: tuple[TraceContext, ...]) -> Publishing[None]:
         """Return the sending of messages whose headers are written already; it links to their *contexts*."""
@@ -77,20 +86,20 @@ class Sender(Generic[HeadersT]):
         span = self._span(context, current, destination, links=contexts) if enabled else None
         return Publishing(None, None, span)
 
-    def _carried(self, current: TraceContext | None, existing: object) -> TraceContext | None:
+    def _carried(self, current: TraceContext | None, headers: HeadersT) -> TraceContext | None:
         """Return the context in the caller's headers if it is the one to send."""
         if current is not None and not self._policy.keep:
             return None
-        return extract(self._policy, self._client.carrier, existing)
+        return extract(self._policy, self._client.carrier, headers)
 
-    def _root(self, existing: object) -> TraceContext:
+    def _root(self, headers: HeadersT) -> TraceContext:
         """Start a trace for a message, with the baggage that the caller put into its headers."""
-        return TraceContext.new_root(baggage=extract_baggage(self._policy, self._client.carrier, existing))
+        return TraceContext.new_root(baggage=extract_baggage(self._policy, self._client.carrier, headers))
 
-    def _written(self, existing: object, context: TraceContext) -> HeadersT:
+    def _written(self, headers: HeadersT, context: TraceContext) -> HeadersT:
         carrier = self._client.carrier
-        headers = inject(self._policy, carrier, carrier.copy(existing, self._policy.fields), context)
-        return carrier.copy(existing) if headers is None else headers
+        written = inject(self._policy, carrier, carrier.copy(headers, self._policy.fields), context)
+        return headers if written is None else written
 
     def _span(
         self,
@@ -99,7 +108,7 @@ class Sender(Generic[HeadersT]):
         destination: str,
         name: str | None = None,
         links: tuple[TraceContext, ...] = (),
-    ) -> ISpan | None:
+    ) -> Recording | None:
         tracer = self._policy.active_tracer()
         if tracer is None:
             return None
@@ -121,13 +130,13 @@ class Publishing(Generic[HeadersT]):
     """A message on its way out: a `with` block around the client's own call.
 
     Attributes:
-        headers: What to send, of the type that the client library wants.
+        headers: What to send, of the client's own type; what the caller gave if sending is switched off.
         context: The context in them, `None` if sending is switched off.
     """
 
     __slots__ = ("_span", "context", "headers")
 
-    def __init__(self, headers: HeadersT, context: TraceContext | None, span: ISpan | None) -> None:
+    def __init__(self, headers: HeadersT, context: TraceContext | None, span: Recording | None) -> None:
         self.headers = headers
         self.context = context
         self._span = span

@@ -30,6 +30,11 @@ class CeleryCarrier(AmqpCarrier):
             return super().get(carrier.get(_NESTED), key)
         return found
 
+    def keys(self, carrier: object) -> list[str]:
+        """Return the names at the top and in the nested headers, each once."""
+        nested = carrier.get(_NESTED) if isinstance(carrier, Mapping) else None
+        return list(dict.fromkeys([*super().keys(carrier), *super().keys(nested)]))
+
     def set(self, carrier: MutableMapping[str, Any], key: str, value: str) -> None:
         """Make *value* the only value of *key*, also in the nested headers if it is there."""
         nested = self._nested_with(carrier, key)

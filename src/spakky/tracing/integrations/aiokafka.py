@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias, TypeVar, cast, ov
 
 from spakky.tracing._extras import raise_missing_extra
 from spakky.tracing.boundaries.client import Client
-from spakky.tracing.boundaries.handler import HandlerT, flattened, handles_batch, handles_message
+from spakky.tracing.boundaries.handler import HandlerT, handles_batch, handles_message
 from spakky.tracing.boundaries.iteration import AsyncIteration
 from spakky.tracing.boundaries.options import Policy, ReceiveOptions, SendOptions
 from spakky.tracing.boundaries.process import BatchProcessing, Processing, Receiver
@@ -54,9 +54,9 @@ __all__ = [
 ]
 
 ProducerT = TypeVar("ProducerT", bound=AIOKafkaProducer)
-Record: TypeAlias = "ConsumerRecord[Any, Any]"
+_Record: TypeAlias = "ConsumerRecord[Any, Any]"
 
-_CLIENT: Final[Client[Record, KafkaHeaders]] = Client(
+_CLIENT: Final[Client[_Record, KafkaHeaders]] = Client(
     system="kafka",
     carrier=CARRIER,
     message_type=ConsumerRecord,
@@ -149,7 +149,7 @@ def batch_consumer(
     return partial(handles_batch, receiver) if handler is None else handles_batch(receiver, handler)
 
 
-def iterate(source: AsyncIterable[Record], **options: Unpack[ReceiveOptions]) -> AsyncIteration[Record]:
+def iterate(source: AsyncIterable[_Record], **options: Unpack[ReceiveOptions]) -> AsyncIteration[_Record]:
     """Return the records of *source*, each loop body in the context of its record.
 
     Args:
@@ -162,7 +162,7 @@ def iterate(source: AsyncIterable[Record], **options: Unpack[ReceiveOptions]) ->
     return AsyncIteration(_receiver(options), source)
 
 
-def process(record: Record, **options: Unpack[ReceiveOptions]) -> Processing[Record]:
+def process(record: _Record, **options: Unpack[ReceiveOptions]) -> Processing[_Record]:
     """Return a `with` block in which the context of *record* is current.
 
     Args:
@@ -176,8 +176,8 @@ def process(record: Record, **options: Unpack[ReceiveOptions]) -> Processing[Rec
 
 
 def process_batch(
-    records: Sequence[Record] | Mapping[TopicPartition, Sequence[Record]], **options: Unpack[ReceiveOptions]
-) -> BatchProcessing[Record]:
+    records: Sequence[_Record] | Mapping[TopicPartition, Sequence[_Record]], **options: Unpack[ReceiveOptions]
+) -> BatchProcessing[_Record]:
     """Return a `with` block for several records at once; it links to their senders.
 
     Args:
@@ -187,10 +187,10 @@ def process_batch(
     Raises:
         WrongUseError: These are no records, or an option is not known.
     """
-    return _receiver(options).process_batch(flattened(records))
+    return _receiver(options).process_batch(records)
 
 
-def context_from(record: Record, **options: Unpack[ReceiveOptions]) -> TraceContext | None:
+def context_from(record: _Record, **options: Unpack[ReceiveOptions]) -> TraceContext | None:
     """Return the context that *record* carries, `None` if there is none that can be used.
 
     Args:
@@ -207,7 +207,7 @@ def _sender(options: SendOptions) -> Sender[KafkaHeaders]:
     return Sender(_CLIENT, Policy.of(SendOptions, options)) if options else _SENDER
 
 
-def _receiver(options: ReceiveOptions) -> Receiver[Record]:
+def _receiver(options: ReceiveOptions) -> Receiver[_Record]:
     return Receiver(_CLIENT, Policy.of(ReceiveOptions, options)) if options else _RECEIVER
 
 

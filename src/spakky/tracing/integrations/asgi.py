@@ -25,16 +25,16 @@ if TYPE_CHECKING:
 
 __all__ = ["TraceMiddleware", "context_from"]
 
-Message = MutableMapping[str, Any]
-ConnectionScope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-Application = Callable[[ConnectionScope, Receive, Send], Awaitable[None]]
+_Message = MutableMapping[str, Any]
+_ConnectionScope = MutableMapping[str, Any]
+_Receive = Callable[[], Awaitable[_Message]]
+_Send = Callable[[_Message], Awaitable[None]]
+_Application = Callable[[_ConnectionScope, _Receive, _Send], Awaitable[None]]
 
 _CONNECTIONS: Final = frozenset({"http", "websocket"})
 _FIRST_SERVER_ERROR: Final = 500
 
-_CLIENT: Final[Client[ConnectionScope, HttpHeaders]] = Client(
+_CLIENT: Final[Client[_ConnectionScope, HttpHeaders]] = Client(
     system="http",
     carrier=HTTP,
     message_type=MutableMapping,
@@ -52,7 +52,7 @@ class TraceMiddleware:
     and above is recorded as an error.
     """
 
-    def __init__(self, app: Application, **options: Unpack[ReceiveOptions]) -> None:
+    def __init__(self, app: _Application, **options: Unpack[ReceiveOptions]) -> None:
         """Wrap *app*.
 
         Args:
@@ -68,14 +68,14 @@ class TraceMiddleware:
         self._app = app
         self._receiver = Receiver(_CLIENT, Policy.of(ReceiveOptions, options))
 
-    async def __call__(self, scope: ConnectionScope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: _ConnectionScope, receive: _Receive, send: _Send) -> None:
         """Run the application for one connection."""
         if scope["type"] not in _CONNECTIONS:
             await self._app(scope, receive, send)
             return
         failed = False
 
-        async def send_and_look(message: Message) -> None:
+        async def send_and_look(message: _Message) -> None:
             nonlocal failed
             failed = failed or message.get("status", 0) >= _FIRST_SERVER_ERROR
             await send(message)
@@ -89,7 +89,7 @@ class TraceMiddleware:
         processing.close("error" if failed else "ok")
 
 
-def context_from(scope: ConnectionScope, **options: Unpack[ReceiveOptions]) -> TraceContext | None:
+def context_from(scope: _ConnectionScope, **options: Unpack[ReceiveOptions]) -> TraceContext | None:
     """Return the context that a request carries, `None` if there is none that can be used.
 
     Args:

@@ -1,0 +1,192 @@
+"""Integrations are mirror images: the same verbs, the same options, the same company."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from architecture.project import ROOT, settings, short_names
+from spakky.tracing.error import WrongUseError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from spakky.tracing.carriers import ICarrier
+
+INTEGRATIONS = short_names("integrations")
+CARRIERS = short_names("carriers")
+
+CLIENTS = {"aiokafka", "aio_pika"}  # libraries with objects to wrap and messages to receive
+FRAMEWORKS = {"celery"}  # they call the user's code, by hooks of their own
+MIDDLEWARE = {"asgi"}
+
+VERBS = {
+    "wrap": {"SendOptions", "Options"},
+    "unwrap": set[str](),
+    "headers": {"SendOptions"},
+    "consumer": {"ReceiveOptions"},
+    "batch_consumer": {"ReceiveOptions"},
+    "iterate": {"ReceiveOptions"},
+    "process": {"ReceiveOptions"},
+    "process_batch": {"ReceiveOptions"},
+    "context_from": {"ReceiveOptions"},
+    "install": {"Options"},
+    "uninstall": set[str](),
+    "TraceMiddleware": {"ReceiveOptions"},
+}
+OFFERED = {
+    **{name: VERBS.keys() - {"install", "uninstall", "TraceMiddleware"} for name in CLIENTS},
+    **{name: {"install", "uninstall", "headers", "context_from"} for name in FRAMEWORKS},
+    **{name: {"TraceMiddleware", "context_from"} for name in MIDDLEWARE},
+}
+
+every_integration = pytest.mark.parametrize("name", INTEGRATIONS)
+
+
+def verb(name: str, function: str) -> Callable[..., Any]:
+    found: Callable[..., Any] = getattr(
+        importlib.import_module(f"spakky.tracing.integrations.{name}"), function
+    )
+    return found
+
+
+def every_verb() -> list[Any]:
+    return [
+        pytest.param(name, function, id=f"{name}.{function}")
+        for name in INTEGRATIONS
+        for function in sorted(OFFERED.get(name, ()))
+    ]
+
+
+def test_every_integration_is_of_a_known_kind() -> None:
+    assert set(INTEGRATIONS) == CLIENTS | FRAMEWORKS | MIDDLEWARE
+
+
+@every_integration
+def test_an_integration_offers_the_verbs_of_its_kind_and_no_others(name: str) -> None:
+    module = importlib.import_module(f"spakky.tracing.integrations.{name}")
+
+    assert set(module.__all__) == OFFERED[name]
+
+
+@pytest.mark.parametrize(("name", "function"), every_verb())
+def test_a_verb_takes_the_same_options_everywhere(name: str, function: str) -> None:
+    signature = inspect.signature(verb(name, function))
+    options = [each for each in signature.parameters.values() if each.kind is each.VAR_KEYWORD]
+
+    taken = {str(each.annotation).removeprefix("Unpack[").removesuffix("]") for each in options}
+    assert taken <= VERBS[function]
+    assert bool(taken) == bool(VERBS[function])
+
+
+@pytest.mark.parametrize(("name", "function"), [case for case in every_verb() if VERBS[case.values[1]]])
+def test_a_verb_refuses_an_option_that_is_not_known(name: str, function: str) -> None:
+    positional = [] if function in {"headers", "consumer", "batch_consumer"} else [_suitable(name, function)]
+
+    with pytest.raises(WrongUseError, match=r"^there is no option 'relations' here; the options are "):
+        verb(name, function)(*positional, relations="child")
+
+
+def _suitable(name: str, function: str) -> Any:
+    """Return something that a verb takes, as far as it looks at it before the options."""
+    if (name, function) == ("celery", "install"):
+        celery = importlib.import_module("celery")
+        return celery.Celery(set_as_current=False)
+    if (name, function) == ("aiokafka", "wrap"):
+        aiokafka = importlib.import_module("aiokafka")
+        return object.__new__(aiokafka.AIOKafkaProducer)
+    if function == "TraceMiddleware":
+        return print
+    return None
+
+
+@pytest.mark.parametrize(
+    ("name", "function"),
+    [
+        case
+        for case in every_verb()
+        if case.values[1] in {"process", "context_from", "iterate", "wrap", "install"}
+    ],
+)
+@pytest.mark.parametrize("wrong", [None, 7, "x", object()], ids=repr)
+def test_a_verb_refuses_what_is_of_the_wrong_kind_in_one_sentence(
+    name: str, function: str, wrong: object
+) -> None:
+    with pytest.raises(WrongUseError) as caught:
+        verb(name, function)(wrong)
+
+    assert str(caught.value).endswith(f", got {type(wrong).__name__}")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("name", "function"), every_verb())
+def test_a_verb_says_what_it_takes_and_what_it_refuses(name: str, function: str) -> None:
+    made = verb(name, function)
+    documented = made.__init__ if inspect.isclass(made) else made
+    text = inspect.getdoc(made) or ""
+
+    assert text.splitlines()[0].endswith(".")
+    if VERBS[function]:
+        assert "Raises:\n    WrongUseError:" in (inspect.getdoc(documented) or "")
+
+
+# --- company
+
+
+@pytest.mark.parametrize("name", [name for name in INTEGRATIONS if name not in MIDDLEWARE])
+def test_an_integration_has_an_extra_which_is_in_all(name: str) -> None:
+    extras = settings()["optional-dependencies"]
+    extra = name.replace("_", "-")
+
+    assert extra in extras
+    (everything,) = extras["all"]
+    assert extra in everything.partition("[")[2].rstrip("]").split(",")
+
+
+def test_an_extra_is_there_for_an_integration() -> None:
+    extras = {extra.replace("-", "_") for extra in settings()["optional-dependencies"]} - {"all"}
+
+    assert extras == set(INTEGRATIONS) - MIDDLEWARE
+
+
+def test_the_library_itself_depends_on_nothing() -> None:
+    assert settings()["dependencies"] == []
+
+
+@every_integration
+def test_an_integration_has_a_test_file(name: str) -> None:
+    assert (ROOT / "tests" / "integrations" / f"test_{name}.py").is_file()
+
+
+@every_integration
+def test_an_integration_has_an_example(name: str) -> None:
+    path = ROOT / "examples" / f"{name}_example.py"
+
+    assert path.is_file()
+    assert f"from spakky.tracing.integrations import {name}" in path.read_text(encoding="utf-8")
+
+
+@every_integration
+def test_an_integration_has_a_row_in_the_readme(name: str) -> None:
+    extra = "none" if name in MIDDLEWARE else f"`{name.replace('_', '-')}`"
+    rows = [
+        line
+        for line in (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+        if line.startswith("|") and f"`spakky.tracing.integrations.{name}`" in line
+    ]
+
+    assert len(rows) == 1
+    assert f"| {extra} |" in rows[0]
+    assert f"`examples/{name}_example.py`" in rows[0]
+
+
+@pytest.mark.parametrize("name", CARRIERS)
+def test_a_carrier_has_an_instance_and_passes_the_contract(name: str) -> None:
+    carrier: ICarrier[Any] = importlib.import_module(f"spakky.tracing.carriers.{name}").CARRIER
+    test = ROOT / "tests" / "carriers" / f"test_{name}.py"
+
+    assert all(callable(getattr(carrier, method)) for method in ("get", "keys", "set", "remove", "copy"))
+    assert "(CarrierContract[" in test.read_text(encoding="utf-8")

@@ -1,0 +1,109 @@
+"""The options of the verbs: what they may be, and the sentence about what they may not be."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from spakky.tracing.boundaries.options import Options, Policy, ReceiveOptions, SendOptions
+from spakky.tracing.error import WrongUseError
+from spakky.tracing.recorder import MemoryRecorder, read_spans
+from spakky.tracing.tracer import set_tracer
+from spakky.tracing.w3c_propagator import W3C, W3CTracePropagator
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+every_kind = pytest.mark.parametrize("allowed", [SendOptions, ReceiveOptions, Options])
+
+
+@every_kind
+def test_without_options_it_is_w3c_switched_on_and_a_child(allowed: type[Any]) -> None:
+    policy = Policy.of(allowed, {})
+
+    assert policy == Policy()
+    assert (policy.propagator, policy.relation, policy.enabled, policy.keep) == (W3C, "child", True, False)
+    assert policy.fields == {"traceparent", "tracestate", "baggage"}
+    assert policy.active_tracer() is None
+
+
+@every_kind
+@pytest.mark.parametrize("name", ["relations", "Propagator", ""])
+def test_an_unknown_option_is_refused_with_the_names_of_the_options(allowed: type[Any], name: str) -> None:
+    names = ", ".join(sorted(allowed.__annotations__))
+
+    with pytest.raises(WrongUseError) as caught:
+        Policy.of(allowed, {name: "x"})
+
+    assert str(caught.value) == f"there is no option {name!r} here; the options are {names}"
+
+
+def test_senders_have_no_relation_and_receivers_nothing_to_keep() -> None:
+    assert set(SendOptions.__annotations__) == {"propagator", "enabled", "tracer", "keep"}
+    assert set(ReceiveOptions.__annotations__) == {"propagator", "relation", "enabled", "tracer"}
+    assert set(Options.__annotations__) == {*SendOptions.__annotations__, *ReceiveOptions.__annotations__}
+    with pytest.raises(WrongUseError, match="there is no option 'relation' here"):
+        Policy.of(SendOptions, {"relation": "child"})
+    with pytest.raises(WrongUseError, match="there is no option 'keep' here"):
+        Policy.of(ReceiveOptions, {"keep": True})
+
+
+@every_kind
+@pytest.mark.parametrize("wrong", [None, "w3c", W3CTracePropagator, object()], ids=repr)
+def test_what_is_no_propagator_is_refused(allowed: type[Any], wrong: object) -> None:
+    with pytest.raises(WrongUseError, match=r"^propagator= takes an ITracePropagator, got \w+$"):
+        Policy.of(allowed, {"propagator": wrong})
+
+
+@pytest.mark.parametrize("wrong", [None, "parent", "CHILD", 7, ["child"]], ids=repr)
+def test_what_is_no_relation_is_refused(wrong: object) -> None:
+    with pytest.raises(WrongUseError) as caught:
+        Policy.of(ReceiveOptions, {"relation": wrong})
+
+    assert str(caught.value) == f"relation= takes 'child', 'link' or 'root', got {wrong!r}"
+
+
+def test_a_tracer_of_one_s_own_goes_before_the_one_of_the_process() -> None:
+    own, process_wide = MemoryRecorder(), MemoryRecorder()
+    policy = Policy()
+
+    set_tracer(process_wide)
+    try:
+        assert policy.active_tracer() is process_wide
+        assert Policy(tracer=own).active_tracer() is own
+    finally:
+        set_tracer(None)
+    assert policy.active_tracer() is None
+
+
+def test_an_environment_variable_records_a_whole_process(tmp_path: Path) -> None:
+    path = tmp_path / "spans.jsonl"
+    code = (
+        "from spakky.tracing.boundaries.client import Client\n"
+        "from spakky.tracing.boundaries.options import Policy\n"
+        "from spakky.tracing.boundaries.publish import Sender\n"
+        "from spakky.tracing.carriers.mapping import CARRIER\n"
+        "client = Client(system='post', carrier=CARRIER, message_type=dict, headers=dict,\n"
+        "    destination=str, name=str)\n"
+        "with Sender(client, Policy()).publish(None, 'orders') as publishing:\n"
+        "    print(publishing.headers['traceparent'][36:52])\n"
+    )
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+        "SPAKKY_TRACING_RECORD": str(path),
+    }
+    run = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+
+    assert [span.span_id for span in read_spans(path)] == run.stdout.split()

@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
+from aiokafka.record.memory_records import MemoryRecords
+
+from spakky.tracing.baggage import Baggage
+from spakky.tracing.carriers.kafka import CARRIER, KafkaHeaders
+from spakky.tracing.context import TraceContext
+from spakky.tracing.testing import CarrierContract
+from spakky.tracing.trace_state import TraceState
+from spakky.tracing.w3c_propagator import W3C
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+STALE = "00-11111111111111111111111111111111-2222222222222222-01"
+
+
+class TestKafkaCarrier(CarrierContract[KafkaHeaders]):
+    carrier = CARRIER
+    value_type = bytes
+    repeats = True
+    unreadable = (*CarrierContract.unreadable, [TRACEPARENT], (TRACEPARENT.encode(),))
+
+    def native(self, headers: Iterable[tuple[str, object]]) -> KafkaHeaders:
+        return [
+            (name, value.encode() if isinstance(value, str) else value)  # type: ignore[misc]
+            for name, value in headers
+        ]
+
+    def shapes(self, headers: Iterable[tuple[str, object]]) -> list[object]:
+        pairs = self.native(headers)
+        return [pairs, tuple(pairs), dict(pairs)]
+
+
+def over_the_wire(headers: KafkaHeaders) -> KafkaHeaders:
+    """Encode and decode *headers* with aiokafka's own record-batch codec."""
+    builder = DefaultRecordBatchBuilder(
+        magic=2,
+        compression_type=0,
+        is_transactional=0,
+        producer_id=-1,
+        producer_epoch=-1,
+        base_sequence=-1,
+        batch_size=1 << 16,
+    )
+    builder.append(0, 1, None, b"value", headers)
+    batch = MemoryRecords(bytes(builder.build())).next_batch()
+    assert batch is not None
+    return [header for record in batch for header in record.headers]
+
+
+def full_context() -> TraceContext:
+    root = TraceContext.new_root(baggage=Baggage({"customer": "J\xfcrgen"}))
+    return root.child(trace_state=TraceState({"congo": "t61"}))
+
+
+@pytest.mark.parametrize(
+    "existing",
+    [
+        pytest.param(None, id="none"),
+        pytest.param((), id="what-a-record-without-headers-has"),
+        pytest.param([], id="empty-list"),
+        pytest.param([("app", b"\xff"), ("empty", b""), ("null", None)], id="list"),
+        pytest.param((("app", b"1"), ("app", b"2")), id="tuple"),
+        pytest.param({"app": b"1", "null": None}, id="dict"),
+        pytest.param(iter([("app", b"1")]), id="iterator"),
+        pytest.param([("traceparent", STALE.encode()), ("tracestate", b"old=1")], id="stale"),
+    ],
+)
+def test_aiokafka_encodes_what_is_written(existing: object) -> None:
+    context = full_context()
+    headers = CARRIER.copy(existing)
+    W3C.inject(headers, context, CARRIER)
+
+    received = over_the_wire(headers)
+
+    assert received == headers
+    found = W3C.extract(received, CARRIER)
+    assert found is not None
+    assert found.to_traceparent() == context.to_traceparent()
+    assert (found.trace_state, found.baggage) == (context.trace_state, context.baggage)
+
+
+def test_written_headers_are_exactly_what_the_encoder_takes() -> None:
+    headers = CARRIER.copy({"app": b"1"})
+    W3C.inject(headers, full_context(), CARRIER)
+
+    assert type(headers) is list
+    assert {type(header) for header in headers} == {tuple}
+    assert {(type(name), type(value)) for name, value in headers} == {(str, bytes)}
+
+
+def test_the_last_traceparent_counts() -> None:
+    headers = [("traceparent", STALE.encode()), ("app", b"1"), ("Traceparent", TRACEPARENT.encode())]
+
+    found = W3C.extract(headers, CARRIER)
+
+    assert found is not None
+    assert found.to_traceparent() == TRACEPARENT
+
+
+def test_the_last_readable_value_counts() -> None:
+    headers = [("traceparent", TRACEPARENT.encode()), ("traceparent", None), ("traceparent", 7)]
+
+    assert CARRIER.get(headers, "traceparent") == [TRACEPARENT]
+
+
+def test_a_null_traceparent_is_no_context() -> None:
+    assert CARRIER.get([("traceparent", None)], "traceparent") == []
+    assert W3C.extract([("traceparent", None)], CARRIER) is None
+
+
+@pytest.mark.parametrize(("name", "text"), [("tracestate", "{0}=1"), ("baggage", "{0}=1")])
+def test_the_values_of_a_repeated_list_are_all_read_in_their_order(name: str, text: str) -> None:
+    values = [text.format(key) for key in "abc"]
+    headers = [(name, values[0].encode()), ("x", None), (name.title(), values[1].encode()), (name, None)]
+
+    assert CARRIER.get([*headers, (name, values[2].encode())], name) == values
+
+
+def test_repeated_trace_states_are_one_trace_state() -> None:
+    headers = [("tracestate", b"a=1"), ("traceparent", TRACEPARENT.encode()), ("tracestate", b"b=2")]
+
+    found = W3C.extract(headers, CARRIER)
+
+    assert found is not None
+    assert found.trace_state.to_header() == "a=1,b=2"
+
+
+def test_a_record_that_was_forwarded_by_a_library_that_appends_is_repaired() -> None:
+    received = over_the_wire([("traceparent", STALE.encode()), ("traceparent", TRACEPARENT.encode())])
+    found = W3C.extract(received, CARRIER)
+    assert found is not None
+
+    forwarded = CARRIER.copy(received)
+    W3C.inject(forwarded, found, CARRIER)
+
+    assert over_the_wire(forwarded) == [("traceparent", TRACEPARENT.encode())]
+
+
+def test_the_keys_are_repeated_as_they_are_on_the_wire() -> None:
+    assert CARRIER.keys([("a", b""), ("a", None), ("A", b"1")]) == ["a", "a", "A"]
+
+
+def test_repeated_headers_of_the_user_stay_repeated() -> None:
+    headers = CARRIER.copy([("app", b"1"), ("traceparent", b"x"), ("app", b"2")], {"traceparent"})
+
+    W3C.inject(headers, TraceContext.from_traceparent(TRACEPARENT), CARRIER)
+
+    assert headers == [("app", b"1"), ("app", b"2"), ("traceparent", TRACEPARENT.encode())]
