@@ -11,7 +11,9 @@ from uuid import uuid4
 import pytest
 
 README = Path(__file__).parent.parent / "README.md"
-BLOCKS: list[str] = re.findall(r"^```python\n(.*?)^```", README.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+BLOCKS: list[str] = re.findall(
+    r"^```python\n(.*?)^```", README.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
+)
 
 
 def block(word: str) -> str:

@@ -161,7 +161,7 @@ class _Hook:
     Attributes:
         policy: Its options.
         sender: Sends its messages.
-        retry_sender: Sends the next attempt of its tasks; the headers are ours then, so nothing is kept.
+        retry_sender: Sends the next attempts of its tasks; what is in their headers no caller asked to keep.
     """
 
     def __init__(self, policy: Policy) -> None:
@@ -181,7 +181,7 @@ class _Hook:
 
 
 class _Run:
-    """A task while it runs. It hangs on the task's request, which outlives neither the run nor its process."""
+    """A task while it runs, kept on the task's request, which ends with it."""
 
     def __init__(self, hook: _Hook, request: Context) -> None:
         self._hook = hook
@@ -251,7 +251,7 @@ class _OpenPublishing:
 
 
 _lock: Final = RLock()
-_hooks: Final[list[ref[_Hook]]] = []  # in the order in which they were made; an app that is gone takes its own
+_hooks: Final[list[ref[_Hook]]] = []  # the newest last; an app that is gone takes its own along
 _runs: Final[WeakSet[_Run]] = WeakSet()
 
 _open_publishing: Final[ContextVar[_OpenPublishing | None]] = ContextVar(
@@ -266,8 +266,8 @@ _open_run: Final[ContextVar[_Run | None]] = ContextVar("spakky.tracing.celery.ru
 def _before_publish(sender: str, headers: dict[str, Any], body: object, **signal: Any) -> None:
     _end_publishing("error")
     run: _Run | None = getattr(current_task.request, _RUN, None) if current_task else None
-    protocol_1 = isinstance(body, Mapping)
-    if run is not None and run.is_tried_again_as(body if protocol_1 else headers):
+    fields = body if isinstance(body, Mapping) else headers  # protocol 1 has Celery's own fields in the body
+    if run is not None and run.is_tried_again_as(fields):
         _write(headers, run.headers_of_next_attempt(headers))
         return
     hook = _publishing_hook()
@@ -378,8 +378,8 @@ def _ending(state: str | None, retval: object) -> tuple[Outcome, BaseException |
         retval = retval.exc
     elif isinstance(retval, Reject):
         retval = retval.reason
-    failed = state not in {"SUCCESS", "IGNORED"} and isinstance(retval, BaseException)
-    return _OUTCOMES.get(state, "unknown"), retval if failed else None
+    error = retval if isinstance(retval, BaseException) and state not in {"SUCCESS", "IGNORED"} else None
+    return _OUTCOMES.get(state, "unknown"), error
 
 
 def _publishing_hook() -> _Hook | None:

@@ -1,0 +1,1169 @@
+"""Celery on real brokers, with real workers: in threads of this process, and in processes of their own.
+
+Signals are global to a process, so messages that must not meet a hook are published by the bare client, and
+an app is hooked only while a test needs it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import json
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+from contextvars import copy_context
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+from uuid import uuid4
+
+import pytest
+from celery import Celery, Task, chain, current_app, group, shared_task, signals
+from celery.exceptions import Ignore, Reject
+from kombu.entity import Queue
+from kombu.exceptions import EncodeError, OperationalError
+
+from brokers.guarded import Guarded
+from brokers.ports import free_port
+from contract.contexts import STALE, TRACEPARENT, full_context
+from contract.receiving import SENDER, HandlerError, ReceivingContract
+from contract.sending import SendingContract, Wire
+from integrations.celery_office import (
+    OWN_HEADERS,
+    PATIENCE,
+    Desk,
+    Office,
+    hooked,
+    new_app,
+    open_desk,
+    task,
+)
+from spakky.tracing.baggage import Baggage
+from spakky.tracing.boundaries.publish import Publishing
+from spakky.tracing.context import TraceContext
+from spakky.tracing.error import WrongUseError
+from spakky.tracing.integrations import celery
+from spakky.tracing.recorder import JsonLinesRecorder, MemoryRecorder, read_spans
+from spakky.tracing.w3c_propagator import W3CTracePropagator
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from spakky.tracing.recorder import Span
+
+HOOKED_SIGNALS = (
+    signals.before_task_publish,
+    signals.after_task_publish,
+    signals.task_prerun,
+    signals.task_postrun,
+)
+
+
+class Keeper(logging.Handler):
+    """Keeps the errors of a log."""
+
+    def __init__(self, kept: list[logging.LogRecord]) -> None:
+        super().__init__(logging.ERROR)
+        self._kept = kept
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._kept.append(record)
+
+
+@pytest.fixture(autouse=True)
+def no_signal_handler_fails() -> Iterator[None]:
+    """Celery logs what a receiver raises, and goes on."""
+    failures: list[logging.LogRecord] = []
+    handler = Keeper(failures)
+    logger = logging.getLogger("celery.utils.dispatch")
+    logger.addHandler(handler)
+    yield
+    logger.removeHandler(handler)
+    assert [record.getMessage() for record in failures] == []
+
+
+@pytest.fixture(autouse=True)
+def no_hook_stays() -> Iterator[None]:
+    before = receivers()
+    yield
+    assert receivers() == before, "this test left a receiver on a signal"
+
+
+@pytest.fixture(scope="module")
+def rabbitmq_desk(amqp_url: str) -> Iterator[Desk]:
+    with open_desk(amqp_url) as desk:
+        yield desk
+
+
+@pytest.fixture(scope="module")
+def redis_desk(redis_url: str) -> Iterator[Desk]:
+    with open_desk(redis_url) as desk:
+        yield desk
+
+
+@pytest.fixture(scope="class")
+def office(request: pytest.FixtureRequest, amqp_url: str) -> Iterator[Office]:
+    """A worker on RabbitMQ for each class, as it wants it; a process has room for one at a time."""
+    with Office(amqp_url, **getattr(request.cls, "worker", {})).open() as office:
+        yield office
+
+
+@pytest.fixture(scope="class")
+def redis_office(redis_url: str) -> Iterator[Office]:
+    with Office(redis_url).open() as office:
+        yield office
+
+
+@pytest.fixture
+def desk(rabbitmq_desk: Desk) -> Iterator[Desk]:
+    with rabbitmq_desk.with_new_mailbox() as desk:
+        yield desk
+
+
+def receivers() -> list[int]:
+    """Return how many receivers each signal has."""
+    return [len(signal.receivers or []) for signal in HOOKED_SIGNALS]
+
+
+def arrived(desk: Desk) -> dict[str, Any]:
+    """Return the user's headers of the next message as they are on the wire."""
+    headers = desk.mailbox.message().headers
+    return {name: value for name, value in headers.items() if name not in OWN_HEADERS}
+
+
+class TestSending(SendingContract):
+    ways = ["delay", "apply_async", "send_task", "signature", "group", "protocol 1", "headers"]
+    recorded_ways = ["delay", "apply_async", "send_task", "signature", "group", "protocol 1"]
+    foreign = {
+        "a": "text",
+        "b": 7,
+        "c": [1, "two"],
+        "d": {"nested": "table"},
+        "e": None,
+        "f": True,
+        "g": b"\x00\xff",
+        "headers": {"of": "another tool"},
+    }
+
+    @pytest.fixture(autouse=True)
+    def _on(self, desk: Desk) -> None:
+        self.desk = desk
+
+    async def send(self, way: str, headers: Any, *, item: object = 1, **options: Any) -> None:
+        order, app = self.desk.order, self.desk.app
+        if way == "headers":
+            order.apply_async((item,), headers=celery.headers(headers, **options))
+            return
+        with hooked(self.desk.old_app if way == "protocol 1" else app, **options):
+            if way == "delay":
+                (order.s(item).set(headers=headers) if headers else order.s(item)).delay()
+            elif way == "apply_async":
+                order.apply_async((item,), headers=headers)
+            elif way == "send_task":
+                app.send_task("registered.nowhere", (item,), headers=headers)
+            elif way == "signature":
+                app.signature("registered.nowhere", (item,)).apply_async(headers=headers)
+            elif way == "group":
+                group(order.s(item)).apply_async(headers=headers)
+            else:
+                self.desk.old_app.send_task("registered.nowhere", (item,), headers=headers)
+
+    async def arrived(self) -> Wire:
+        return {name: [value] for name, value in arrived(self.desk).items()}
+
+    def native(self, headers: dict[str, str]) -> dict[str, str]:
+        return dict(headers)
+
+    async def fail_to_send(self, way: str, **options: Any) -> BaseException:
+        """Send what cannot be serialised; the hook is taken off afterwards, which ends its span."""
+        with pytest.raises(EncodeError) as raised:
+            await self.send(way, None, item=object(), **options)
+        return raised.value
+
+
+class TestSendingOnRedis(TestSending):
+    ways = ["apply_async", "headers"]
+    recorded_ways = ["apply_async"]
+
+    @pytest.fixture(autouse=True)
+    def _on(self, redis_desk: Desk) -> Iterator[None]:
+        with redis_desk.with_new_mailbox() as self.desk:
+            yield
+
+
+class TestReceiving(ReceivingContract):
+    """In a pool of one thread: Celery's solo worker itself ends when a task raises a `BaseException`."""
+
+    ways = ["protocol 2", "protocol 1"]
+    sees_errors = ways
+    hostile_values = [
+        "",
+        b"\xff\xfe",
+        "00-bad",
+        "x" * 40_000,
+        None,
+        5,
+        True,
+        1.5,
+        [TRACEPARENT],
+        {"traceparent": TRACEPARENT},
+        f"{TRACEPARENT}\n",
+    ]
+
+    @pytest.fixture(autouse=True)
+    def _on(self, office: Office) -> None:
+        self.office = office
+
+    async def receive(
+        self, way: str, headers: dict[str, Any], body: Callable[[], None], **options: Any
+    ) -> None:
+        with self.office.ambient(), hooked(self.office.app, **options):
+            self.office.run(body, headers, protocol=int(way[-1]))
+
+    async def test_a_task_started_in_the_handler_keeps_the_context(self, way: str) -> None:
+        """Celery runs no event loop, so the task brings its own."""
+        seen: list[TraceContext | None] = []
+
+        async def look() -> None:
+            seen.append(TraceContext.get())
+
+        async def start() -> None:
+            await asyncio.create_task(look())
+
+        await self.receive(way, {"traceparent": TRACEPARENT}, lambda: asyncio.run(start()))
+
+        assert [context and context.trace_id for context in seen] == [SENDER.trace_id]
+
+    async def test_a_thread_started_in_the_handler_inherits_the_context(self, way: str) -> None:
+        """Without an event loop a thread gets the context as `asyncio.to_thread` hands it over."""
+        seen: list[TraceContext | None] = []
+        go_on = threading.Event()
+        threads: list[threading.Thread] = []
+
+        def look_later() -> None:
+            go_on.wait(PATIENCE)
+            seen.append(TraceContext.get())
+
+        def start() -> None:
+            threads.append(threading.Thread(target=copy_context().run, args=[look_later]))
+            threads[0].start()
+
+        await self.receive(way, {"traceparent": TRACEPARENT}, start)
+        go_on.set()
+        threads[0].join()
+
+        assert [context and context.trace_id for context in seen] == [SENDER.trace_id]
+
+
+class TestReceivingOnRedis(TestReceiving):
+    ways = ["protocol 2"]
+    sees_errors = ways
+
+    @pytest.fixture(autouse=True)
+    def _on(self, redis_office: Office) -> None:
+        self.office = redis_office
+
+
+class TestHooking:
+    def test_hooking_twice_is_hooking_once(self, desk: Desk) -> None:
+        before, recorder = receivers(), MemoryRecorder()
+
+        celery.install(desk.app, tracer=recorder)
+        celery.install(desk.app, tracer=recorder)
+        desk.order.delay()
+        hooks = [now - then for now, then in zip(receivers(), before, strict=True)]
+        celery.uninstall(desk.app)
+
+        assert hooks == [1, 1, 1, 1]
+        assert len(recorder.spans) == 1
+        assert list(arrived(desk)) == ["traceparent"]
+
+    def test_hooking_again_replaces_the_options(self, desk: Desk) -> None:
+        celery.install(desk.app, enabled=False)
+        with hooked(desk.app):
+            desk.order.delay()
+
+        assert list(arrived(desk)) == ["traceparent"]
+
+    def test_an_app_that_is_unhooked_is_as_it_was(self, desk: Desk) -> None:
+        before, attributes = receivers(), dict(vars(desk.app))
+
+        with hooked(desk.app):
+            pass
+        celery.uninstall(desk.app)
+        with TraceContext.use(TraceContext.new_root()):
+            desk.order.delay()
+
+        assert receivers() == before
+        assert vars(desk.app) == attributes
+        assert arrived(desk) == {}
+
+    def test_an_app_that_is_gone_takes_its_hook_along(self, desk: Desk) -> None:
+        app = Celery("gone", set_as_current=False)
+        celery.install(app)
+        del app
+        gc.collect()
+
+        desk.order.delay()
+        assert arrived(desk) == {}
+        with hooked(desk.app):
+            pass
+
+    def test_a_proxy_stands_for_its_app(self, desk: Desk) -> None:
+        desk.app.set_current()
+        proxy: Any = current_app
+        with hooked(proxy):
+            Celery("another").set_current()
+            celery.install(desk.app)
+            desk.order.delay()
+            celery.uninstall(desk.app)
+
+        assert list(arrived(desk)) == ["traceparent"]
+
+    def test_what_is_no_app_is_refused(self) -> None:
+        for hook in (celery.install, celery.uninstall):
+            with pytest.raises(WrongUseError, match="this takes a Celery application, got str"):
+                hook("shop")  # type: ignore[arg-type]
+
+    def test_what_is_no_request_is_refused(self) -> None:
+        with pytest.raises(WrongUseError, match="this takes a received Context, got dict"):
+            celery.context_from({})  # type: ignore[arg-type]
+
+    def test_a_request_tells_the_context_of_its_sender(self, office: Office) -> None:
+        seen: list[TraceContext | None] = []
+        done = threading.Event()
+
+        def body(self: Task) -> None:
+            seen.append(celery.context_from(self.request))
+            done.set()
+
+        office.deliver(office.take(body), {"traceparent": TRACEPARENT})
+
+        assert done.wait(PATIENCE)
+        assert seen == [SENDER]
+
+    def test_a_task_that_runs_while_its_app_is_unhooked_ends_as_it_began(self, office: Office) -> None:
+        recorder = MemoryRecorder()
+        seen: list[TraceContext | None] = []
+
+        def unhook() -> None:
+            celery.uninstall(office.app)
+            seen.append(TraceContext.get())
+
+        before = receivers()
+        with office.ambient():
+            celery.install(office.app, tracer=recorder)
+            office.run(unhook, {"traceparent": TRACEPARENT})
+
+        assert [context and context.trace_id for context in seen] == [SENDER.trace_id]
+        assert [span.outcome for span in recorder.spans] == ["ok"]
+        assert receivers() == before
+        assert TraceContext.get() is None
+
+
+class TestTwoApps:
+    def test_outside_of_tasks_the_options_of_the_app_hooked_last_count(self, desk: Desk) -> None:
+        with hooked(desk.app), hooked(desk.old_app, enabled=False):
+            desk.order.delay()
+        with hooked(desk.old_app, enabled=False), hooked(desk.app):
+            desk.order.delay()
+
+        assert [list(arrived(desk)) for _ in range(2)] == [[], ["traceparent"]]
+
+    def test_in_a_task_the_options_of_its_app_count(self, desk: Desk, office: Office) -> None:
+        with hooked(office.app), hooked(desk.app, enabled=False):
+            context = office.run(lambda: (desk.order.delay(), TraceContext.get())[1])
+
+        assert arrived(desk) == {"traceparent": context.to_traceparent()}
+
+    def test_a_task_of_an_app_that_is_not_hooked_runs_as_without_a_hook(
+        self, desk: Desk, office: Office
+    ) -> None:
+        with office.ambient(), hooked(desk.app):
+            seen = office.run(TraceContext.get, {"traceparent": TRACEPARENT})
+
+        assert seen is None
+
+    def test_a_shared_task_runs_once_for_each_app(self) -> None:
+        seen: list[tuple[str, TraceContext | None]] = []
+
+        name = f"shared-{uuid4().hex}"
+
+        @shared_task(name=name, bind=True)  # type: ignore[untyped-decorator]
+        def look(self: Task) -> None:
+            seen.append((self.app.main, TraceContext.get()))
+
+        apps = [Celery(name, set_as_current=False) for name in ("a", "b")]
+        recorders = [MemoryRecorder(), MemoryRecorder()]
+        with hooked(apps[0], tracer=recorders[0]), hooked(apps[1], tracer=recorders[1]):
+            for app in (*apps, apps[0]):
+                app.tasks[name].apply()
+
+        assert [main for main, _ in seen] == ["a", "b", "a"]
+        assert len({context.trace_id for _, context in seen if context}) == 3
+        assert [len(recorder.spans) for recorder in recorders] == [2, 1]
+
+
+class TestHeaders:
+    def test_headers_that_are_nested_once_more_do_not_contradict(self, desk: Desk) -> None:
+        nested = {"traceparent": STALE, "sentry-trace": "1"}
+        with hooked(desk.app), TraceContext.use(TraceContext.new_root()) as context:
+            desk.order.apply_async(headers={"headers": nested})
+
+        assert context is not None
+        wire = arrived(desk)
+        assert wire == {"traceparent": context.to_traceparent(), "headers": {"sentry-trace": "1"}}
+        assert nested == {"traceparent": STALE, "sentry-trace": "1"}
+
+    def test_nested_headers_do_not_hide_those_at_the_top(self, office: Office) -> None:
+        with hooked(office.app):
+            context = office.run(
+                TraceContext.get, {"traceparent": TRACEPARENT, "headers": {"traceparent": STALE}}
+            )
+
+        assert context.trace_id == SENDER.trace_id
+
+    def test_only_nested_headers_are_read_too(self, office: Office) -> None:
+        with hooked(office.app):
+            context = office.run(TraceContext.get, {"headers": {"traceparent": TRACEPARENT}})
+
+        assert context.trace_id == SENDER.trace_id
+
+    def test_fields_of_celery_are_no_headers_for_a_propagator(self, office: Office) -> None:
+        seen: list[list[str]] = []
+
+        class Nosy(W3CTracePropagator):
+            def extract(self, carrier: Any, getter: Any = None) -> TraceContext | None:
+                seen.append(sorted(getter.keys(carrier)))
+                return None
+
+        with hooked(office.app, propagator=Nosy()):
+            office.run(lambda: None, {"app": "1", "uber-trace-id": "x"})
+
+        assert seen == [["app", "uber-trace-id"]]
+
+    def test_every_message_from_outside_any_trace_starts_a_trace(self, desk: Desk) -> None:
+        with hooked(desk.app):
+            for _ in range(3):
+                desk.app.send_task("tick", headers={"celery_beat_task": True})
+
+        wires = [arrived(desk) for _ in range(3)]
+        assert len({wire["traceparent"][3:35] for wire in wires}) == 3
+        assert all(wire["celery_beat_task"] for wire in wires)
+
+    def test_publishing_from_many_threads_does_not_mix(self, desk: Desk) -> None:
+        sent: list[str] = []
+
+        def publish() -> None:
+            for _ in range(10):
+                with TraceContext.use(TraceContext.new_root()) as context:
+                    desk.order.delay()
+                assert context is not None
+                sent.append(context.to_traceparent())
+
+        threads = [threading.Thread(target=publish) for _ in range(8)]
+        with hooked(desk.app):
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+
+        assert sorted(arrived(desk)["traceparent"] for _ in range(80)) == sorted(sent)
+
+    def test_a_recorded_send_names_the_task_and_its_queue(self, desk: Desk) -> None:
+        recorder = MemoryRecorder()
+        with hooked(desk.app, tracer=recorder):
+            desk.order.delay()
+
+        (span,) = recorder.spans
+        assert (span.name, span.destination) == ("send desk.order", desk.mailbox.queue.name)
+
+
+@pytest.fixture
+def cut_off() -> Iterator[Celery]:
+    """An application whose broker is down."""
+    app = new_app(f"amqp://127.0.0.1:{free_port()}//", Queue("nowhere"))
+    app.conf.broker_transport_options = {"max_retries": 1, "interval_start": 0, "interval_step": 0}
+    yield app
+    app.close()
+
+
+def send_in_vain(app: Celery) -> None:
+    with pytest.raises(OperationalError):
+        app.send_task("registered.nowhere")
+
+
+def open_publishings() -> int:
+    gc.collect()
+    return len([each for each in gc.get_objects() if isinstance(each, Publishing)])
+
+
+class TestFailedPublishing:
+    """Celery sends no signal when publishing fails: the next thing that happens tells."""
+
+    def test_the_context_stays_and_no_state_grows(self, cut_off: Celery) -> None:
+        recorder = MemoryRecorder()
+        with hooked(cut_off, tracer=recorder), TraceContext.use(TraceContext.new_root()) as context:
+            for _ in range(30):
+                send_in_vain(cut_off)
+                assert TraceContext.get() is context
+            assert open_publishings() == 1
+
+        assert open_publishings() == 0
+        assert [span.outcome for span in recorder.spans] == ["error"] * 30
+
+    def test_the_next_publishing_ends_it_as_an_error(self, desk: Desk, cut_off: Celery) -> None:
+        recorder = MemoryRecorder()
+        with hooked(desk.app, tracer=recorder):
+            send_in_vain(cut_off)
+            assert list(recorder.spans) == []
+            desk.order.delay()
+            assert [span.outcome for span in recorder.spans] == ["error", "ok"]
+
+    def test_the_next_task_ends_it_as_an_error(self, desk: Desk, cut_off: Celery) -> None:
+        recorder = MemoryRecorder()
+        with hooked(desk.app, tracer=recorder):
+            send_in_vain(cut_off)
+            desk.order.apply()
+
+        assert [(span.kind, span.outcome) for span in recorder.spans] == [
+            ("producer", "error"),
+            ("consumer", "ok"),
+        ]
+
+    def test_the_end_of_the_task_that_published_ends_it_as_an_error(
+        self, office: Office, cut_off: Celery
+    ) -> None:
+        recorder = MemoryRecorder()
+        with office.ambient(), hooked(office.app, tracer=recorder):
+            office.run(lambda: send_in_vain(cut_off))
+
+        assert [(span.kind, span.outcome) for span in recorder.spans] == [
+            ("producer", "error"),
+            ("consumer", "ok"),
+        ]
+
+    def test_the_end_of_its_thread_ends_it_as_an_error(self, cut_off: Celery) -> None:
+        recorder = MemoryRecorder()
+        with hooked(cut_off, tracer=recorder):
+            thread = threading.Thread(target=send_in_vain, args=[cut_off])
+            thread.start()
+            thread.join()
+            assert [span.outcome for span in recorder.spans] == ["error"]
+
+    async def test_asyncio_tasks_that_inherit_it_record_it_once(self, cut_off: Celery) -> None:
+        recorder = MemoryRecorder()
+
+        async def publish() -> None:
+            send_in_vain(cut_off)
+
+        with hooked(cut_off, tracer=recorder):
+            send_in_vain(cut_off)
+            await asyncio.gather(*(asyncio.create_task(publish()) for _ in range(3)))
+            await asyncio.sleep(0)
+            gc.collect()
+
+        assert [span.outcome for span in recorder.spans] == ["error"] * 4
+        assert len({span.span_id for span in recorder.spans}) == 4
+
+    def test_the_end_of_the_program_ends_it_as_an_error(self, tmp_path: Path) -> None:
+        program = (
+            "from celery import Celery\n"
+            "from spakky.tracing.integrations import celery\n"
+            f"app = Celery(broker='amqp://127.0.0.1:{free_port()}//')\n"
+            "app.conf.broker_transport_options = {'max_retries': 1, 'interval_start': 0}\n"
+            "celery.install(app)\n"
+            "app.send_task('registered.nowhere', retry=False)\n"
+        )
+        record = tmp_path / "spans.jsonl"
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            env={**os.environ, "SPAKKY_TRACING_RECORD": str(record)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+        assert "OperationalError" in done.stderr
+        assert [span.outcome for span in read_spans(record)] == ["error"]
+
+    def test_one_that_is_not_recorded_leaves_nothing_open(self, cut_off: Celery) -> None:
+        with hooked(cut_off):
+            send_in_vain(cut_off)
+            assert open_publishings() == 0
+
+
+class Attempts:
+    """Runs one task of an office until it has made all its attempts."""
+
+    def __init__(self, office: Office, count: int = 3) -> None:
+        self._office = office
+        self._count = count
+        self.contexts: list[TraceContext] = []
+        self.headers: list[dict[str, Any]] = []
+        self._done = threading.Event()
+
+    def make(self, headers: dict[str, Any], *, protocol: int = 2) -> None:
+        self._office.deliver(self._office.take(self._attempt), headers, protocol=protocol)
+        assert self._done.wait(PATIENCE)
+        self._office.settle()
+
+    def _attempt(self, running: Task) -> None:
+        context = TraceContext.get()
+        assert context is not None
+        self.contexts.append(context)
+        self.headers.append(dict(running.request.headers or {}))
+        if running.request.retries + 1 < self._count:
+            count = str(running.request.retries + 1)
+            TraceContext.set(context.child().with_baggage(Baggage({"attempts": count})))
+            raise running.retry(exc=LookupError("not there"), countdown=0)
+        self._done.set()
+
+
+def run_spans(recorder: MemoryRecorder) -> list[Span]:
+    """Return the spans of what tests let run, without those of an office that settles."""
+    return [span for span in recorder.spans if span.kind == "consumer"][:-1]
+
+
+class TestRetries:
+    def test_all_attempts_are_children_of_the_first_sender(self, office: Office) -> None:
+        attempts, recorder = Attempts(office), MemoryRecorder()
+        with hooked(office.app, tracer=recorder):
+            attempts.make({"traceparent": TRACEPARENT, "tracestate": "a=1", "baggage": "attempts=0"})
+
+        assert {context.trace_id for context in attempts.contexts} == {SENDER.trace_id}
+        assert [context.parent_span_id for context in attempts.contexts] == [SENDER.span_id] * 3
+        assert [context.trace_state.to_header() for context in attempts.contexts] == ["a=1"] * 3
+        assert len({context.span_id for context in attempts.contexts}) == 3
+
+    def test_each_attempt_is_recorded_with_its_number_and_how_it_ended(self, office: Office) -> None:
+        recorder = MemoryRecorder()
+        with hooked(office.app, tracer=recorder):
+            Attempts(office).make({"traceparent": TRACEPARENT})
+
+        spans = run_spans(recorder)
+        assert [span.attempt for span in spans] == [1, 2, 3]
+        assert [span.outcome for span in spans] == ["retry", "retry", "ok"]
+        assert [span.error for span in spans] == ["LookupError", "LookupError", None]
+        assert [span for span in recorder.spans if span.kind == "producer"] == []
+
+    def test_baggage_is_as_it_is_at_the_time_of_the_retry(self, office: Office) -> None:
+        attempts = Attempts(office)
+        with hooked(office.app):
+            attempts.make({"traceparent": TRACEPARENT, "baggage": "attempts=0,old=1"})
+
+        assert [dict(context.baggage) for context in attempts.contexts] == [
+            {"attempts": "0", "old": "1"},
+            {"attempts": "1"},
+            {"attempts": "2"},
+        ]
+
+    def test_headers_neither_grow_nor_get_lost(self, office: Office) -> None:
+        attempts = Attempts(office, 6)
+        with hooked(office.app):
+            attempts.make({"traceparent": TRACEPARENT, "baggage": "attempts=0", "app": "1"})
+
+        assert {len(json.dumps(headers)) for headers in attempts.headers} == {
+            len(json.dumps(attempts.headers[0]))
+        }
+        assert [headers["app"] for headers in attempts.headers] == ["1"] * 6
+
+    def test_nested_headers_do_not_lose_the_first_sender(self, office: Office) -> None:
+        attempts = Attempts(office)
+        with hooked(office.app):
+            attempts.make({"traceparent": TRACEPARENT, "headers": {"sentry-trace": "1"}})
+
+        assert [context.parent_span_id for context in attempts.contexts] == [SENDER.span_id] * 3
+        assert [headers["sentry-trace"] for headers in attempts.headers] == ["1"] * 3
+
+    @pytest.mark.parametrize("options", [{}, {"keep": True}], ids=str)
+    @pytest.mark.parametrize("relation", ["link", "root"])
+    def test_further_attempts_stay_in_the_trace_that_the_first_one_started(
+        self, office: Office, relation: Any, options: Any
+    ) -> None:
+        attempts = Attempts(office)
+        with hooked(office.app, relation=relation, **options):
+            attempts.make({"traceparent": TRACEPARENT})
+
+        first, *further = attempts.contexts
+        assert first.trace_id != SENDER.trace_id
+        assert {context.trace_id for context in further} == {first.trace_id}
+        assert [context.parent_span_id for context in further] == [first.span_id] * 2
+
+    def test_a_message_without_context_has_all_its_attempts_in_one_trace(self, office: Office) -> None:
+        attempts = Attempts(office)
+        with hooked(office.app):
+            attempts.make({})
+
+        first, *further = attempts.contexts
+        assert [context.parent_span_id for context in further] == [first.span_id] * 2
+
+    def test_a_task_sent_in_a_retried_one_is_its_child(self, office: Office, desk: Desk) -> None:
+        sent: list[TraceContext | None] = []
+        done = threading.Event()
+
+        def body(self: Task) -> None:
+            sent.append(TraceContext.get())
+            desk.order.apply_async(task_id=self.request.id, retries=0)
+            if self.request.retries == 0:
+                raise self.retry(countdown=0)
+            done.set()
+
+        with hooked(office.app):
+            office.deliver(office.take(body), {"traceparent": TRACEPARENT})
+            assert done.wait(PATIENCE)
+            office.settle()
+
+        wires = [arrived(desk)["traceparent"] for _ in range(2)]
+        assert wires == [context.to_traceparent() for context in sent if context]
+
+
+class TestRetriesOfProtocol1:
+    worker: ClassVar = {"protocol": 1}
+
+    def test_all_attempts_are_children_of_the_first_sender(self, office: Office) -> None:
+        attempts = Attempts(office)
+        with hooked(office.app):
+            attempts.make({"traceparent": TRACEPARENT}, protocol=1)
+
+        assert [context.parent_span_id for context in attempts.contexts] == [SENDER.span_id] * 3
+
+
+def ending(office: Office, raised: BaseException) -> tuple[str, str | None]:
+    """Return what is recorded of a task that raises *raised*."""
+    recorder = MemoryRecorder()
+
+    def body(_: Task) -> None:
+        raise raised
+
+    with hooked(office.app, tracer=recorder):
+        office.deliver(office.take(body), {})
+        office.settle()
+    (span,) = run_spans(recorder)
+    return span.outcome, span.error
+
+
+class TestEndings:
+    @pytest.mark.parametrize(
+        ("raised", "outcome", "error"),
+        [
+            (SystemExit(), "error", "SystemExit"),
+            (asyncio.CancelledError(), "cancelled", "asyncio.exceptions.CancelledError"),
+        ],
+        ids=repr,
+    )
+    def test_what_passes_through_celery_is_told(
+        self, office: Office, raised: BaseException, outcome: str, error: str
+    ) -> None:
+        assert ending(office, raised) == (outcome, error)
+
+    def test_an_exception_that_is_returned_is_a_value(self, office: Office) -> None:
+        recorder = MemoryRecorder()
+        with office.ambient(), hooked(office.app, tracer=recorder):
+            office.deliver(office.take(lambda _: KeyError()), {})
+            office.settle()
+
+        assert {(span.outcome, span.error) for span in recorder.spans} == {("ok", None)}
+
+    def test_a_run_whose_end_is_never_told_does_not_reach_the_next_one(self, office: Office) -> None:
+        """Another receiver that raises a `BaseException` keeps Celery from telling us."""
+        recorder = MemoryRecorder()
+        fails = [True]
+
+        def fail_first(**_: object) -> None:
+            if fails.pop() if fails else False:
+                raise SystemExit
+
+        with office.ambient():
+            signals.task_postrun.connect(fail_first)
+            with hooked(office.app, tracer=recorder):
+                office.run(lambda: None, {"traceparent": TRACEPARENT})
+                second = office.run(TraceContext.get)
+            signals.task_postrun.disconnect(fail_first)
+
+        assert second.parent_span_id is None
+        assert second.trace_id != SENDER.trace_id
+        assert [span.outcome for span in recorder.spans] == ["unknown", "ok"]
+        assert TraceContext.get() is None
+
+
+class TestEndingsInASoloWorker:
+    """In a pool of threads Celery rejects a message from a thread that its connection does not belong to."""
+
+    worker: ClassVar = {"pool": "solo"}
+
+    @pytest.mark.parametrize(
+        ("raised", "outcome", "error"),
+        [
+            (Ignore(), "ignored", None),
+            (Reject(KeyError("order"), requeue=False), "rejected", "KeyError"),
+            (Reject("no reason", requeue=False), "rejected", None),
+            (HandlerError(), "error", "contract.receiving.HandlerError"),
+        ],
+        ids=repr,
+    )
+    def test_what_celery_makes_of_an_exception_is_told(
+        self, office: Office, raised: BaseException, outcome: str, error: str | None
+    ) -> None:
+        assert ending(office, raised) == (outcome, error)
+
+
+class TestRunsAtOnce:
+    worker: ClassVar = {"concurrency": 2}
+
+    def test_two_runs_of_one_id_at_once_keep_to_themselves(self, office: Office) -> None:
+        both_in = threading.Barrier(3, timeout=PATIENCE)
+        seen: dict[str, list[TraceContext | None]] = {}
+        left: list[TraceContext | None] = []
+
+        def body(self: Task) -> None:
+            mine = seen.setdefault(self.request.headers["app"], [TraceContext.get()])
+            both_in.wait()
+            mine.append(TraceContext.get())
+            both_in.wait()
+
+        def look(self: Task) -> None:
+            left.append(TraceContext.get())
+            both_in.wait()
+
+        task_id = uuid4().hex
+        key, after = office.take(body), office.take(look)
+        with hooked(office.app):
+            for name, trace in (("a", TRACEPARENT), ("b", STALE)):
+                office.deliver(key, {"traceparent": trace, "app": name}, task_id=task_id)
+            both_in.wait()
+            both_in.wait()
+        for _ in range(2):
+            office.deliver(after, {})
+        both_in.wait()
+
+        expected = {"a": SENDER, "b": TraceContext.from_traceparent(STALE)}
+        for name, (first, second) in seen.items():
+            assert first is second
+            assert first is not None
+            assert first.parent_span_id == expected[name].span_id
+        assert left == [None, None]
+
+
+class TestInProcess:
+    """Eager tasks and direct calls, for which there is no message."""
+
+    @pytest.fixture
+    def app(self) -> Iterator[Celery]:
+        app = Celery("eager", set_as_current=False)
+        app.conf.task_always_eager = True
+        with hooked(app):
+            yield app
+
+    def test_an_eager_task_is_a_child_of_its_caller(self, app: Celery) -> None:
+        @task(app)
+        def inner() -> TraceContext | None:
+            return TraceContext.get()
+
+        @task(app)
+        def outer() -> tuple[TraceContext | None, TraceContext | None, TraceContext | None]:
+            return TraceContext.get(), inner.delay().get(disable_sync_subtasks=False), TraceContext.get()
+
+        with TraceContext.use(TraceContext.new_root()) as caller:
+            before, nested, after = outer.delay().get()
+            assert TraceContext.get() is caller
+
+        assert caller is not None
+        assert before is after
+        assert before.parent_span_id == caller.span_id
+        assert nested.parent_span_id == before.span_id
+
+    def test_an_eager_task_without_a_caller_starts_a_trace(self, app: Celery) -> None:
+        look = task(app, name="look")(TraceContext.get)
+
+        contexts = [look.delay().get() for _ in range(2)]
+
+        assert len({context.trace_id for context in contexts}) == 2
+        assert TraceContext.get() is None
+
+    def test_an_eager_task_without_a_caller_continues_its_headers(self, app: Celery) -> None:
+        look = task(app, name="look")(TraceContext.get)
+
+        context = look.apply_async(headers={"traceparent": TRACEPARENT}).get()
+
+        assert context.parent_span_id == SENDER.span_id
+
+    def test_keep_prefers_the_headers_of_an_eager_task(self, app: Celery) -> None:
+        look = task(app, name="look")(TraceContext.get)
+
+        celery.install(app, keep=True)
+        with TraceContext.use(TraceContext.new_root()) as caller:
+            kept = look.apply_async(headers={"traceparent": TRACEPARENT}).get()
+            without = look.delay().get()
+
+        assert caller is not None
+        assert kept.parent_span_id == SENDER.span_id
+        assert without.parent_span_id == caller.span_id
+
+    @pytest.mark.parametrize("caller", [None, SENDER], ids=["without", "with"])
+    @pytest.mark.parametrize("relation", ["child", "link", "root"])
+    def test_attempts_of_an_eager_task_stay_in_one_trace(
+        self, app: Celery, relation: Any, caller: TraceContext | None
+    ) -> None:
+        contexts: list[TraceContext] = []
+
+        @task(app, bind=True)
+        def retries(self: Task) -> None:
+            context = TraceContext.get()
+            assert context is not None
+            contexts.append(context)
+            TraceContext.set(context.child().with_baggage(Baggage({"attempts": str(len(contexts))})))
+            if len(contexts) < 3:
+                raise self.retry(countdown=0)
+
+        recorder, headers = MemoryRecorder(), {"app": "1"}
+        celery.install(app, relation=relation, tracer=recorder)
+        with TraceContext.use(caller):
+            retries.apply_async(headers=headers)
+
+        first, *further = contexts
+        parent = SENDER if caller and relation == "child" else first
+        assert {context.trace_id for context in contexts} == {parent.trace_id}
+        assert [context.parent_span_id for context in further] == [parent.span_id] * 2
+        assert [dict(context.baggage) for context in further] == [{"attempts": "1"}, {"attempts": "2"}]
+        assert [(span.attempt, span.outcome) for span in recorder.spans] == [
+            (1, "retry"),
+            (2, "retry"),
+            (3, "ok"),
+        ]
+        assert headers == {"app": "1"}
+
+    @pytest.mark.parametrize("propagates", [True, False])
+    def test_an_eager_task_that_fails_leaves_the_caller_its_context(
+        self, app: Celery, *, propagates: bool
+    ) -> None:
+        @task(app)
+        def fails() -> None:
+            raise HandlerError
+
+        recorder = MemoryRecorder()
+        celery.install(app, tracer=recorder)
+        with TraceContext.use(TraceContext.new_root()) as caller:
+            with pytest.raises(HandlerError):
+                fails.apply(throw=propagates).get()
+            assert TraceContext.get() is caller
+
+        (span,) = recorder.spans
+        assert (span.outcome, span.error) == ("error", "contract.receiving.HandlerError")
+
+    def test_an_eager_task_that_replaces_itself_leaves_the_caller_its_context(self, app: Celery) -> None:
+        seen: list[TraceContext | None] = []
+
+        @task(app)
+        def replacement() -> None:
+            seen.append(TraceContext.get())
+
+        @task(app, bind=True)
+        def replaces(self: Task) -> None:
+            raise self.replace(replacement.s())
+
+        with TraceContext.use(TraceContext.new_root()) as caller:
+            replaces.apply()
+            assert TraceContext.get() is caller
+
+        assert caller is not None
+        assert [context and context.trace_id for context in seen] == [caller.trace_id]
+
+    def test_a_direct_call_is_part_of_its_caller(self, app: Celery) -> None:
+        look = task(app, name="look")(TraceContext.get)
+
+        with TraceContext.use(TraceContext.new_root()) as caller:
+            assert look() is caller
+
+    def test_a_direct_call_of_the_running_task_leaves_its_context(self, app: Celery) -> None:
+        seen: list[TraceContext | None] = []
+
+        @task(app, bind=True)
+        def calls_itself(self: Task, depth: int) -> None:
+            seen.append(TraceContext.get())
+            if depth:
+                self(depth - 1)
+                seen.append(TraceContext.get())
+
+        calls_itself.delay(1)
+
+        assert len(set(seen)) == 1
+        assert TraceContext.get() is None
+
+
+class Branch:
+    """A worker in processes of its own, and an app in this process that sends it tasks."""
+
+    def __init__(self, broker: str, pool: str, folder: Path) -> None:
+        self.pool = pool
+        self.record = folder / "spans.jsonl"
+        self._notes = folder / "notes.jsonl"
+        self._name = self.queue = f"shop-{uuid4().hex}"
+        self._broker = broker
+        self.app = new_app(broker, Queue(self._name, auto_delete=True))
+        self.worker: Guarded | None = None
+
+    @contextlib.contextmanager
+    def open(self) -> Iterator[Branch]:
+        with Guarded() as guarded:
+            self.worker = guarded
+            guarded.start("worker", self._command(), self._environment())
+            yield self
+            log = guarded.log("worker")
+        self.app.close()
+        assert "Signal handler" not in log
+        assert self._processes() == []
+
+    def send(self, task: str, *args: object, **options: Any) -> tuple[str, TraceContext]:
+        """Send a task in a trace of its own; return its id and the trace."""
+        recorder = JsonLinesRecorder(self.record, process="sender")
+        with hooked(self.app, tracer=recorder), TraceContext.use(TraceContext.new_root()) as context:
+            result = self.app.send_task(f"shop.{task}", args, **options)
+        recorder.close()
+        assert context is not None
+        return result.id, context
+
+    def notes(self, task_id: str, count: int = 1) -> list[dict[str, Any]]:
+        """Return what a task has noted in each attempt."""
+        return self._wait(lambda: [note for note in self._read_notes() if note["id"] == task_id], count)
+
+    def spans(self, trace: TraceContext, count: int) -> list[Span]:
+        """Return the recorded spans of a trace, of all processes."""
+        return self._wait(lambda: [s for s in read_spans(self.record) if s.trace_id == trace.trace_id], count)
+
+    def _wait(self, look: Callable[[], list[Any]], count: int) -> list[Any]:
+        assert self.worker is not None
+        deadline = time.monotonic() + 2 * PATIENCE
+        while len(found := look()) < count:
+            assert time.monotonic() < deadline, self.worker.excuse("worker") or self.worker.log("worker")
+            time.sleep(0.02)
+        return found
+
+    def _read_notes(self) -> list[dict[str, Any]]:
+        lines = self._notes.read_text().splitlines() if self._notes.exists() else []
+        return [json.loads(line) for line in lines]
+
+    def _command(self) -> list[str]:
+        apps = Path(__file__).parent / "celery_apps"
+        return [
+            *(sys.executable, "-m", "celery", "--workdir", str(apps), "--app", "shop", "worker"),
+            *("--hostname", self._name, "--pool", self.pool, "--concurrency", "4", "--loglevel", "INFO"),
+            *("--without-gossip", "--without-mingle", "--without-heartbeat"),
+        ]
+
+    def _environment(self) -> dict[str, str]:
+        return {
+            **os.environ,
+            "SHOP_BROKER": self._broker,
+            "SHOP_QUEUE": self._name,
+            "SHOP_NOTES": str(self._notes),
+            "SPAKKY_TRACING_RECORD": str(self.record),
+        }
+
+    def _processes(self) -> list[str]:
+        """Return the command lines of our processes that are still there."""
+        lines = []
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                lines.append((process / "cmdline").read_text().replace("\0", " "))
+        return [line for line in lines if self._name in line]
+
+
+@pytest.fixture(
+    scope="module",
+    params=[("prefork", "amqp_url"), ("prefork", "redis_url"), ("threads", "amqp_url")],
+    ids=lambda param: f"{param[0]} on {param[1][:-4]}",
+)
+def branch(
+    request: pytest.FixtureRequest, amqp_url: str, redis_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Branch]:
+    pool, broker = request.param
+    url = {"amqp_url": amqp_url, "redis_url": redis_url}[broker]
+    with Branch(url, pool, tmp_path_factory.mktemp("branch")).open() as branch:
+        yield branch
+
+
+class TestWorkerProcesses:
+    def test_a_task_runs_in_the_trace_of_its_sender(self, branch: Branch) -> None:
+        task_id, trace = branch.send("look")
+
+        (note,) = branch.notes(task_id)
+        send, run = sorted(branch.spans(trace, 2), key=lambda span: span.kind, reverse=True)
+        assert (send.kind, send.parent_span_id, send.outcome) == ("producer", trace.span_id, "ok")
+        assert (run.kind, run.parent_span_id, run.outcome) == ("consumer", send.span_id, "ok")
+        assert (run.name, run.attempt) == ("run shop.look", 1)
+        assert (note["trace_id"], note["span_id"]) == (trace.trace_id, run.span_id)
+        assert send.process_id == os.getpid() != run.process_id == note["pid"]
+
+    @pytest.mark.parametrize(("task", "count"), [("fails_once", 2), ("retries_twice", 3)])
+    def test_a_task_that_is_retried_stays_in_its_trace(self, branch: Branch, task: str, count: int) -> None:
+        task_id, trace = branch.send(task)
+
+        notes = branch.notes(task_id, count)
+        send, *runs = sorted(branch.spans(trace, 1 + count), key=lambda span: span.start_unix_nano)
+        assert [note["parent_span_id"] for note in notes] == [send.span_id] * count
+        assert [note["span_id"] for note in notes] == [span.span_id for span in runs]
+        assert [span.attempt for span in runs] == list(range(1, count + 1))
+        assert [span.outcome for span in runs] == ["retry"] * (count - 1) + ["ok"]
+        assert [span.error for span in runs] == ["shop.ShelfError"] * (count - 1) + [None]
+
+    def test_a_task_that_starts_another_is_its_parent(self, branch: Branch) -> None:
+        second_id = uuid4().hex
+        first_id, trace = branch.send("starts_another", second_id)
+
+        (first,), (second,) = branch.notes(first_id), branch.notes(second_id)
+        spans = {span.span_id: span for span in branch.spans(trace, 4)}
+        send = spans[second["parent_span_id"]]
+        assert (send.kind, send.parent_span_id) == ("producer", first["span_id"])
+        assert {first["trace_id"], second["trace_id"]} == {trace.trace_id}
+
+    def test_the_steps_of_a_chain_follow_each_other(self, branch: Branch) -> None:
+        steps = [
+            branch.app.signature("shop.look", immutable=True, task_id=uuid4().hex, queue=branch.queue)
+            for _ in range(3)
+        ]
+        with hooked(branch.app), TraceContext.use(TraceContext.new_root()) as trace:
+            chain(*steps, app=branch.app).apply_async()
+
+        assert trace is not None
+        notes = [branch.notes(step.id)[0] for step in steps]
+        spans = {span.span_id: span for span in branch.spans(trace, 5)}
+        senders = [spans[note["parent_span_id"]].parent_span_id for note in notes[1:]]
+        assert notes[0]["parent_span_id"] == trace.span_id
+        assert senders == [note["span_id"] for note in notes[:2]]
+
+    def test_a_task_that_fails_is_recorded_with_its_error(self, branch: Branch) -> None:
+        task_id, trace = branch.send("fails")
+
+        (note,) = branch.notes(task_id)
+        run = next(span for span in branch.spans(trace, 2) if span.kind == "consumer")
+        assert (run.outcome, run.error, run.span_id) == ("error", "shop.ShelfError", note["span_id"])
+
+    def test_tasks_at_once_keep_to_their_traces(self, branch: Branch) -> None:
+        sent = [branch.send("look", 0.05) for _ in range(20)]
+
+        notes = [branch.notes(task_id)[0] for task_id, _ in sent]
+        assert [note["trace_id"] for note in notes] == [trace.trace_id for _, trace in sent]
+        assert len({note["span_id"] for note in notes}) == 20
+        assert len({note["pid"] for note in notes}) == (4 if branch.pool == "prefork" else 1)
+        for _, trace in sent:
+            assert {span.outcome for span in branch.spans(trace, 2)} == {"ok"}
+
+    def test_messages_without_context_start_traces_whose_ids_differ_between_the_processes(
+        self, branch: Branch
+    ) -> None:
+        task_ids = [branch.app.send_task("shop.look", (0.05,)).id for _ in range(12)]
+
+        notes = [branch.notes(task_id)[0] for task_id in task_ids]
+        assert {note["parent_span_id"] for note in notes} == {None}
+        assert len({note["trace_id"] for note in notes}) == 12
+
+    def test_baggage_reaches_the_task(self, branch: Branch) -> None:
+        with hooked(branch.app), TraceContext.use(full_context()):
+            task_id = branch.app.send_task("shop.look").id
+
+        assert branch.notes(task_id)[0]["baggage"] == {"tenant": "acme"}
