@@ -300,7 +300,7 @@ class TestPublisher:
         with pytest.raises(
             WrongUseError, match="headers must be a mapping of names to values or None, got list"
         ):
-            aio_pika.headers([("app", "1")])  # type: ignore[arg-type]
+            aio_pika.headers([("app", "1")])
 
 
 class TestConsumer:

@@ -1,30 +1,33 @@
 """aio-pika: wrap the exchange or the channel, decorate the callback or iterate over the queue.
 
-exchange = aio_pika.wrap(channel.default_exchange)
-await exchange.publish(Message(b"..."), "orders")
+Usage:
 
-@aio_pika.consumer
-async def handle(message: AbstractIncomingMessage) -> None: ...
+    exchange = aio_pika.wrap(channel.default_exchange)
+    await exchange.publish(Message(b"..."), "orders")
 
-await queue.consume(handle)
+    @aio_pika.consumer
+    async def handle(message: AbstractIncomingMessage) -> None: ...
 
-async with queue.iterator() as messages:
-    async for message in aio_pika.iterate(messages): ...
+    await queue.consume(handle)
+
+    async with queue.iterator() as messages:
+        async for message in aio_pika.iterate(messages): ...
+
+A message is an `AbstractIncomingMessage`, from a callback, an iterator or `queue.get`; headers are a dict.
 """
 
 from __future__ import annotations
 
 import copy
-from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, cast
 
 from spakky.tracing._extras import raise_missing_extra
 from spakky.tracing.boundaries.client import Client
-from spakky.tracing.boundaries.handler import HandlerT, handles_batch, handles_message
-from spakky.tracing.boundaries.iteration import AsyncIteration
-from spakky.tracing.boundaries.options import Options, Policy, ReceiveOptions, SendOptions
-from spakky.tracing.boundaries.process import BatchProcessing, Processing, Receiver
+from spakky.tracing.boundaries.handler import handles_message
+from spakky.tracing.boundaries.options import Options, Policy
+from spakky.tracing.boundaries.process import Receiver
 from spakky.tracing.boundaries.publish import Sender
+from spakky.tracing.boundaries.verbs import Verbs
 from spakky.tracing.carriers.amqp import CARRIER
 from spakky.tracing.error import WrongUseError
 
@@ -35,13 +38,12 @@ except ModuleNotFoundError as error:
     raise_missing_extra("aio-pika", {"aio_pika", "wrapt"}, error)
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Callable, Generator, Mapping, Sequence
+    from collections.abc import Callable, Generator
     from types import TracebackType
     from typing import Unpack
 
     from aio_pika.abc import AbstractMessage, HeadersType
 
-    from spakky.tracing.context import TraceContext
 
 __all__ = [
     "batch_consumer",
@@ -71,8 +73,15 @@ _CLIENT: Final[Client[AbstractIncomingMessage, HeadersType]] = Client(
     destination=lambda message: _destination(message.exchange, message.routing_key),
     name=lambda message: f"process {_destination(message.exchange, message.routing_key)}",
 )
-_SENDER: Final = Sender(_CLIENT, Policy())
-_RECEIVER: Final = Receiver(_CLIENT, Policy())
+_VERBS: Final = Verbs(_CLIENT)
+
+headers = _VERBS.headers
+consumer = _VERBS.consumer
+batch_consumer = _VERBS.batch_consumer
+iterate = _VERBS.iterate
+process = _VERBS.process
+process_batch = _VERBS.process_batch
+context_from = _VERBS.context_from
 
 
 def wrap(target: WrappedT, **options: Unpack[Options]) -> WrappedT:
@@ -102,125 +111,6 @@ def wrap(target: WrappedT, **options: Unpack[Options]) -> WrappedT:
 def unwrap(target: WrappedT) -> WrappedT:
     """Return what was given to `wrap`, or *target* itself if it is not wrapped."""
     return cast("WrappedT", getattr(target, "__wrapped__", target))
-
-
-def headers(existing: Mapping[str, Any] | None = None, **options: Unpack[SendOptions]) -> HeadersType:
-    """Return headers for a send by hand: *existing* ones, which stay as they are, and the current context.
-
-    Args:
-        existing: Headers of the message; `None` for none.
-        **options: See `SendOptions`.
-
-    Raises:
-        WrongUseError: *existing* cannot be AMQP headers, or an option is not known.
-    """
-    return _sender(options).headers(existing)
-
-
-@overload
-def consumer(handler: HandlerT, /) -> HandlerT: ...
-@overload
-def consumer(**options: Unpack[ReceiveOptions]) -> Callable[[HandlerT], HandlerT]: ...
-def consumer(
-    handler: HandlerT | None = None, /, **options: Unpack[ReceiveOptions]
-) -> HandlerT | Callable[[HandlerT], HandlerT]:
-    """Decorate a handler, so that it runs in the context of the message it is called with.
-
-    Args:
-        handler: An async or sync callable with an incoming message among its arguments.
-        **options: See `ReceiveOptions`.
-
-    Raises:
-        WrongUseError: The handler is not callable or is called without a message, or an option is not known.
-    """
-    receiver = _receiver(options)
-    return partial(handles_message, receiver) if handler is None else handles_message(receiver, handler)
-
-
-@overload
-def batch_consumer(handler: HandlerT, /) -> HandlerT: ...
-@overload
-def batch_consumer(**options: Unpack[ReceiveOptions]) -> Callable[[HandlerT], HandlerT]: ...
-def batch_consumer(
-    handler: HandlerT | None = None, /, **options: Unpack[ReceiveOptions]
-) -> HandlerT | Callable[[HandlerT], HandlerT]:
-    """Decorate a handler, so that it runs in one context that links to the senders of all its messages.
-
-    Args:
-        handler: An async or sync callable with a list of incoming messages among its arguments.
-        **options: See `ReceiveOptions`.
-
-    Raises:
-        WrongUseError: The handler is not callable or is called without messages, or an option is not known.
-    """
-    receiver = _receiver(options)
-    return partial(handles_batch, receiver) if handler is None else handles_batch(receiver, handler)
-
-
-def iterate(
-    source: AsyncIterable[AbstractIncomingMessage], **options: Unpack[ReceiveOptions]
-) -> AsyncIteration[AbstractIncomingMessage]:
-    """Return the messages of *source*, each loop body in the context of its message.
-
-    Args:
-        source: `queue.iterator()`, a queue, or any async iterable of incoming messages.
-        **options: See `ReceiveOptions`.
-
-    Raises:
-        WrongUseError: *source* is no async iterable, or an option is not known.
-    """
-    return AsyncIteration(_receiver(options), source)
-
-
-def process(
-    message: AbstractIncomingMessage, **options: Unpack[ReceiveOptions]
-) -> Processing[AbstractIncomingMessage]:
-    """Return a `with` block in which the context of *message* is current.
-
-    Args:
-        message: What `queue.get` returned, or what a callback was given.
-        **options: See `ReceiveOptions`.
-
-    Raises:
-        WrongUseError: This is no incoming message, or an option is not known.
-    """
-    return _receiver(options).process(message)
-
-
-def process_batch(
-    messages: Sequence[AbstractIncomingMessage], **options: Unpack[ReceiveOptions]
-) -> BatchProcessing[AbstractIncomingMessage]:
-    """Return a `with` block for several messages at once; it links to their senders.
-
-    Args:
-        messages: Incoming messages.
-        **options: See `ReceiveOptions`.
-
-    Raises:
-        WrongUseError: These are no incoming messages, or an option is not known.
-    """
-    return _receiver(options).process_batch(messages)
-
-
-def context_from(message: AbstractIncomingMessage, **options: Unpack[ReceiveOptions]) -> TraceContext | None:
-    """Return the context that *message* carries, `None` if there is none that can be used.
-
-    Args:
-        message: An incoming message.
-        **options: See `ReceiveOptions`.
-
-    Raises:
-        WrongUseError: This is no incoming message, or an option is not known.
-    """
-    return _receiver(options).context_from(message)
-
-
-def _sender(options: SendOptions) -> Sender[HeadersType]:
-    return Sender(_CLIENT, Policy.of(SendOptions, options)) if options else _SENDER
-
-
-def _receiver(options: ReceiveOptions) -> Receiver[AbstractIncomingMessage]:
-    return Receiver(_CLIENT, Policy.of(ReceiveOptions, options)) if options else _RECEIVER
 
 
 class _Exchange(ObjectProxy["AbstractExchange"]):

@@ -1,26 +1,28 @@
 """aiokafka: wrap the producer, decorate the consumer's handler or iterate over the consumer.
 
-producer = aiokafka.wrap(AIOKafkaProducer(...))
-await producer.send_and_wait("orders", b"...")
+Usage:
 
-@aiokafka.consumer
-async def handle(record: ConsumerRecord) -> None: ...
+    producer = aiokafka.wrap(AIOKafkaProducer(...))
+    await producer.send_and_wait("orders", b"...")
 
-async for record in aiokafka.iterate(consumer): ...
+    @aiokafka.consumer
+    async def handle(record: ConsumerRecord) -> None: ...
+
+    async for record in aiokafka.iterate(consumer): ...
+
+    with aiokafka.process_batch(await consumer.getmany()) as batch: ...
+
+A message is a `ConsumerRecord`, a batch a list of them or what `getmany` returns, headers are a list of
+`(str, bytes)`.
 """
 
 from __future__ import annotations
 
-from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias, TypeVar, cast
 
 from spakky.tracing._extras import raise_missing_extra
 from spakky.tracing.boundaries.client import Client
-from spakky.tracing.boundaries.handler import HandlerT, handles_batch, handles_message
-from spakky.tracing.boundaries.iteration import AsyncIteration
-from spakky.tracing.boundaries.options import Policy, ReceiveOptions, SendOptions
-from spakky.tracing.boundaries.process import BatchProcessing, Processing, Receiver
-from spakky.tracing.boundaries.publish import Sender
+from spakky.tracing.boundaries.verbs import Verbs
 from spakky.tracing.carriers.kafka import CARRIER, KafkaHeaders
 from spakky.tracing.error import WrongUseError
 
@@ -32,13 +34,14 @@ except ModuleNotFoundError as error:
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
     from types import TracebackType
     from typing import Unpack
 
     from aiokafka.producer.message_accumulator import BatchBuilder
-    from aiokafka.structs import RecordMetadata, TopicPartition
+    from aiokafka.structs import RecordMetadata
 
+    from spakky.tracing.boundaries.options import SendOptions
+    from spakky.tracing.boundaries.publish import Sender
     from spakky.tracing.context import TraceContext
 
 __all__ = [
@@ -64,8 +67,15 @@ _CLIENT: Final[Client[_Record, KafkaHeaders]] = Client(
     destination=lambda record: record.topic,
     name=lambda record: f"process {record.topic}",
 )
-_SENDER: Final = Sender(_CLIENT, Policy())
-_RECEIVER: Final = Receiver(_CLIENT, Policy())
+_VERBS: Final = Verbs(_CLIENT)
+
+headers = _VERBS.headers
+consumer = _VERBS.consumer
+batch_consumer = _VERBS.batch_consumer
+iterate = _VERBS.iterate
+process = _VERBS.process
+process_batch = _VERBS.process_batch
+context_from = _VERBS.context_from
 
 
 def wrap(producer: ProducerT, **options: Unpack[SendOptions]) -> ProducerT:
@@ -84,131 +94,12 @@ def wrap(producer: ProducerT, **options: Unpack[SendOptions]) -> ProducerT:
     if not isinstance(producer, AIOKafkaProducer):
         message = f"wrap() takes an AIOKafkaProducer, got {type(producer).__name__}"
         raise WrongUseError(message)
-    return cast("ProducerT", _Producer(unwrap(producer), _sender(options)))
+    return cast("ProducerT", _Producer(unwrap(producer), _VERBS.sender(options)))
 
 
 def unwrap(producer: ProducerT) -> ProducerT:
     """Return the producer that was given to `wrap`, or *producer* itself if it is not wrapped."""
     return cast("ProducerT", getattr(producer, "__wrapped__", producer))
-
-
-def headers(
-    existing: Iterable[tuple[str, bytes | None]] | Mapping[str, bytes | None] | None = None,
-    **options: Unpack[SendOptions],
-) -> KafkaHeaders:
-    """Return headers for a send by hand: *existing* ones, which stay as they are, and the current context.
-
-    Args:
-        existing: Headers of the message; `None` for none.
-        **options: See `SendOptions`.
-
-    Raises:
-        WrongUseError: *existing* cannot be Kafka headers, or an option is not known.
-    """
-    return _sender(options).headers(existing)
-
-
-@overload
-def consumer(handler: HandlerT, /) -> HandlerT: ...
-@overload
-def consumer(**options: Unpack[ReceiveOptions]) -> Callable[[HandlerT], HandlerT]: ...
-def consumer(
-    handler: HandlerT | None = None, /, **options: Unpack[ReceiveOptions]
-) -> HandlerT | Callable[[HandlerT], HandlerT]:
-    """Decorate a handler, so that it runs in the context of the `ConsumerRecord` it is called with.
-
-    Args:
-        handler: An async or sync callable with a record among its arguments.
-        **options: See `ReceiveOptions`.
-
-    Raises:
-        WrongUseError: The handler is not callable or is called without a record, or an option is not known.
-    """
-    receiver = _receiver(options)
-    return partial(handles_message, receiver) if handler is None else handles_message(receiver, handler)
-
-
-@overload
-def batch_consumer(handler: HandlerT, /) -> HandlerT: ...
-@overload
-def batch_consumer(**options: Unpack[ReceiveOptions]) -> Callable[[HandlerT], HandlerT]: ...
-def batch_consumer(
-    handler: HandlerT | None = None, /, **options: Unpack[ReceiveOptions]
-) -> HandlerT | Callable[[HandlerT], HandlerT]:
-    """Decorate a handler, so that it runs in one context that links to the senders of all its records.
-
-    Args:
-        handler: An async or sync callable with a list of records, or what `getmany` returns, among its
-            arguments.
-        **options: See `ReceiveOptions`.
-
-    Raises:
-        WrongUseError: The handler is not callable or is called without records, or an option is not known.
-    """
-    receiver = _receiver(options)
-    return partial(handles_batch, receiver) if handler is None else handles_batch(receiver, handler)
-
-
-def iterate(source: AsyncIterable[_Record], **options: Unpack[ReceiveOptions]) -> AsyncIteration[_Record]:
-    """Return the records of *source*, each loop body in the context of its record.
-
-    Args:
-        source: A started `AIOKafkaConsumer`, or any async iterable of records.
-        **options: See `ReceiveOptions`.
-
-    Raises:
-        WrongUseError: *source* is no async iterable, or an option is not known.
-    """
-    return AsyncIteration(_receiver(options), source)
-
-
-def process(record: _Record, **options: Unpack[ReceiveOptions]) -> Processing[_Record]:
-    """Return a `with` block in which the context of *record* is current.
-
-    Args:
-        record: What `getone` returned, or one of what `getmany` did.
-        **options: See `ReceiveOptions`.
-
-    Raises:
-        WrongUseError: This is no `ConsumerRecord`, or an option is not known.
-    """
-    return _receiver(options).process(record)
-
-
-def process_batch(
-    records: Sequence[_Record] | Mapping[TopicPartition, Sequence[_Record]], **options: Unpack[ReceiveOptions]
-) -> BatchProcessing[_Record]:
-    """Return a `with` block for several records at once; it links to their senders.
-
-    Args:
-        records: A sequence, or what `getmany` returned.
-        **options: See `ReceiveOptions`.
-
-    Raises:
-        WrongUseError: These are no records, or an option is not known.
-    """
-    return _receiver(options).process_batch(records)
-
-
-def context_from(record: _Record, **options: Unpack[ReceiveOptions]) -> TraceContext | None:
-    """Return the context that *record* carries, `None` if there is none that can be used.
-
-    Args:
-        record: A received record.
-        **options: See `ReceiveOptions`.
-
-    Raises:
-        WrongUseError: This is no `ConsumerRecord`, or an option is not known.
-    """
-    return _receiver(options).context_from(record)
-
-
-def _sender(options: SendOptions) -> Sender[KafkaHeaders]:
-    return Sender(_CLIENT, Policy.of(SendOptions, options)) if options else _SENDER
-
-
-def _receiver(options: ReceiveOptions) -> Receiver[_Record]:
-    return Receiver(_CLIENT, Policy.of(ReceiveOptions, options)) if options else _RECEIVER
 
 
 class _Producer(ObjectProxy["AIOKafkaProducer"]):

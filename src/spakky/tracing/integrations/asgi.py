@@ -1,7 +1,9 @@
 """ASGI: wrap the application, so that a trace starts or continues at the edge.
 
-    app = asgi.TraceMiddleware(app)                       # any ASGI application
-    app.add_middleware(asgi.TraceMiddleware)              # Starlette, FastAPI
+Usage:
+
+    app = asgi.TraceMiddleware(app)  # any ASGI application
+    app.add_middleware(asgi.TraceMiddleware)  # Starlette, FastAPI
 
 Where callers are not trusted, `relation="link"` or `relation="root"` starts a trace for each request.
 """
@@ -12,16 +14,16 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any, Final
 
 from spakky.tracing.boundaries.client import Client
-from spakky.tracing.boundaries.options import Policy, ReceiveOptions
 from spakky.tracing.boundaries.outcome import outcome_of
-from spakky.tracing.boundaries.process import Receiver
+from spakky.tracing.boundaries.verbs import Verbs
 from spakky.tracing.carriers.mapping import HTTP, HttpHeaders
 from spakky.tracing.error import WrongUseError
 
 if TYPE_CHECKING:
     from typing import Unpack
 
-    from spakky.tracing.context import TraceContext
+    from spakky.tracing.boundaries.options import ReceiveOptions
+
 
 __all__ = ["TraceMiddleware", "context_from"]
 
@@ -43,6 +45,9 @@ _CLIENT: Final[Client[_ConnectionScope, HttpHeaders]] = Client(
     name=lambda scope: f"{scope.get('method', 'WEBSOCKET')} {scope['path']}",
     kind="server",
 )
+_VERBS: Final = Verbs(_CLIENT)
+
+context_from = _VERBS.context_from
 
 
 class TraceMiddleware:
@@ -66,7 +71,7 @@ class TraceMiddleware:
             message = f"TraceMiddleware takes an ASGI application, got {type(app).__name__}"
             raise WrongUseError(message)
         self._app = app
-        self._receiver = Receiver(_CLIENT, Policy.of(ReceiveOptions, options))
+        self._receiver = _VERBS.receiver(options)
 
     async def __call__(self, scope: _ConnectionScope, receive: _Receive, send: _Send) -> None:
         """Run the application for one connection."""
@@ -87,16 +92,3 @@ class TraceMiddleware:
             processing.close(outcome_of(error), error)
             raise
         processing.close("error" if failed else "ok")
-
-
-def context_from(scope: _ConnectionScope, **options: Unpack[ReceiveOptions]) -> TraceContext | None:
-    """Return the context that a request carries, `None` if there is none that can be used.
-
-    Args:
-        scope: The connection scope of ASGI.
-        **options: See `ReceiveOptions`.
-
-    Raises:
-        WrongUseError: This is no connection scope, or an option is not known.
-    """
-    return Receiver(_CLIENT, Policy.of(ReceiveOptions, options)).context_from(scope)

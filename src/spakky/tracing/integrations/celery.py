@@ -30,10 +30,11 @@ from weakref import WeakSet, ref
 from spakky.tracing._extras import raise_missing_extra
 from spakky.tracing.baggage import Baggage
 from spakky.tracing.boundaries.client import Client
-from spakky.tracing.boundaries.options import Options, Policy, ReceiveOptions, SendOptions
+from spakky.tracing.boundaries.options import Options, Policy
 from spakky.tracing.boundaries.outcome import outcome_of
 from spakky.tracing.boundaries.process import Processing, Receiver
 from spakky.tracing.boundaries.publish import Publishing, Sender
+from spakky.tracing.boundaries.verbs import Verbs
 from spakky.tracing.carriers.celery import CARRIER
 from spakky.tracing.context import TraceContext
 from spakky.tracing.error import WrongUseError
@@ -96,6 +97,10 @@ _CLIENT: Final[Client[Context, dict[str, Any]]] = Client(
     name=lambda request: f"run {request.get('task')}",
     attempt=lambda request: request.retries + 1,
 )
+_VERBS: Final = Verbs(_CLIENT)
+
+headers = _VERBS.headers
+context_from = _VERBS.context_from
 
 
 def install(app: Celery, **options: Unpack[Options]) -> None:
@@ -127,32 +132,6 @@ def uninstall(app: Celery) -> None:
     with _lock:
         _take_hook_off(app)
     _disconnect_if_idle()
-
-
-def headers(existing: Mapping[str, Any] | None = None, **options: Unpack[SendOptions]) -> dict[str, Any]:
-    """Return headers for a send by hand: *existing* ones, which stay as they are, and the current context.
-
-    Args:
-        existing: Headers of the message; `None` for none.
-        **options: See `SendOptions`.
-
-    Raises:
-        WrongUseError: *existing* cannot be headers of a task, or an option is not known.
-    """
-    return Sender(_CLIENT, Policy.of(SendOptions, options)).headers(existing)
-
-
-def context_from(request: Context, **options: Unpack[ReceiveOptions]) -> TraceContext | None:
-    """Return the context that a task's message carried, `None` if there is none that can be used.
-
-    Args:
-        request: A task's `request`.
-        **options: See `ReceiveOptions`.
-
-    Raises:
-        WrongUseError: This is no request, or an option is not known.
-    """
-    return Receiver(_CLIENT, Policy.of(ReceiveOptions, options)).context_from(request)
 
 
 class _Hook:

@@ -1,0 +1,153 @@
+"""The verbs that every integration offers, said once."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+
+from spakky.tracing.boundaries.client import Client, MessageT
+from spakky.tracing.boundaries.handler import HandlerT, handles_batch, handles_message
+from spakky.tracing.boundaries.iteration import AsyncIteration
+from spakky.tracing.boundaries.options import Policy, ReceiveOptions, SendOptions
+from spakky.tracing.boundaries.process import Batch, BatchProcessing, Processing, Receiver
+from spakky.tracing.boundaries.publish import Sender
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterable, Callable, Iterable
+    from typing import Unpack
+
+    from spakky.tracing.context import TraceContext
+
+__all__ = ["Verbs"]
+
+HeadersT = TypeVar("HeadersT")
+
+
+class Verbs(Generic[MessageT, HeadersT]):
+    """The verbs for the messages of one client library; its integration offers the methods as functions.
+
+    A *message* is always one that was received, an object of the client library; *headers* have the shape
+    that the client library sends. All options may be left out.
+    """
+
+    def __init__(self, client: Client[MessageT, HeadersT]) -> None:
+        self._client = client
+        self._sender = Sender(client, Policy())
+        self._receiver = Receiver(client, Policy())
+
+    def headers(self, existing: Iterable[Any] | None = None, **options: Unpack[SendOptions]) -> HeadersT:
+        """Return headers for a send by hand: a copy of *existing* ones, and the current context.
+
+        Args:
+            existing: Headers of the message in any shape that the client library takes; `None` for none.
+            **options: See `SendOptions`.
+
+        Returns:
+            New headers, of the type that the client library wants.
+
+        Raises:
+            WrongUseError: *existing* cannot be headers of a message, or an option is not known.
+        """
+        return self.sender(options).headers(existing)
+
+    @overload
+    def consumer(self, handler: HandlerT, /) -> HandlerT: ...
+    @overload
+    def consumer(self, /, **options: Unpack[ReceiveOptions]) -> Callable[[HandlerT], HandlerT]: ...
+    def consumer(
+        self, handler: HandlerT | None = None, /, **options: Unpack[ReceiveOptions]
+    ) -> HandlerT | Callable[[HandlerT], HandlerT]:
+        """Decorate a handler, so that it runs in the context of the message that it is called with.
+
+        Args:
+            handler: An async or sync callable with a message among its arguments. Its value, exceptions,
+                signature, name and type hints stay as they are.
+            **options: See `ReceiveOptions`.
+
+        Raises:
+            WrongUseError: The handler is not callable or is called without a message, or an option is not
+                known.
+        """
+        receiver = self.receiver(options)
+        return partial(handles_message, receiver) if handler is None else handles_message(receiver, handler)
+
+    @overload
+    def batch_consumer(self, handler: HandlerT, /) -> HandlerT: ...
+    @overload
+    def batch_consumer(self, /, **options: Unpack[ReceiveOptions]) -> Callable[[HandlerT], HandlerT]: ...
+    def batch_consumer(
+        self, handler: HandlerT | None = None, /, **options: Unpack[ReceiveOptions]
+    ) -> HandlerT | Callable[[HandlerT], HandlerT]:
+        """Decorate a handler of batches, so that it runs in one context that links to all senders.
+
+        Args:
+            handler: An async or sync callable with several messages among its arguments: in a list, a tuple,
+                or a dict with lists of them as values.
+            **options: See `ReceiveOptions`.
+
+        Raises:
+            WrongUseError: The handler is not callable or is called without messages, or an option is not
+                known.
+        """
+        receiver = self.receiver(options)
+        return partial(handles_batch, receiver) if handler is None else handles_batch(receiver, handler)
+
+    def iterate(
+        self, source: AsyncIterable[MessageT], **options: Unpack[ReceiveOptions]
+    ) -> AsyncIteration[MessageT]:
+        """Return the messages of *source*, each loop body in the context of its message.
+
+        Args:
+            source: A consumer of the client library, or any async iterable of messages.
+            **options: See `ReceiveOptions`.
+
+        Raises:
+            WrongUseError: *source* is no async iterable, or an option is not known.
+        """
+        return AsyncIteration(self.receiver(options), source)
+
+    def process(self, message: MessageT, **options: Unpack[ReceiveOptions]) -> Processing[MessageT]:
+        """Return a `with` block in which the context of *message* is current.
+
+        Args:
+            message: A received message.
+            **options: See `ReceiveOptions`.
+
+        Raises:
+            WrongUseError: This is no message of the client library, or an option is not known.
+        """
+        return self.receiver(options).process(message)
+
+    def process_batch(
+        self, batch: Batch[MessageT], **options: Unpack[ReceiveOptions]
+    ) -> BatchProcessing[MessageT]:
+        """Return a `with` block for several messages at once; its context links to all senders.
+
+        Args:
+            batch: Messages, or a mapping with sequences of messages as values.
+            **options: See `ReceiveOptions`.
+
+        Raises:
+            WrongUseError: This is neither, or an option is not known.
+        """
+        return self.receiver(options).process_batch(batch)
+
+    def context_from(self, message: MessageT, **options: Unpack[ReceiveOptions]) -> TraceContext | None:
+        """Return the context that *message* carries, `None` if there is none that can be used.
+
+        Args:
+            message: A received message; nothing is made current.
+            **options: See `ReceiveOptions`.
+
+        Raises:
+            WrongUseError: This is no message of the client library, or an option is not known.
+        """
+        return self.receiver(options).context_from(message)
+
+    def sender(self, options: SendOptions) -> Sender[HeadersT]:
+        """Return what sends under *options*."""
+        return Sender(self._client, Policy.of(SendOptions, options)) if options else self._sender
+
+    def receiver(self, options: ReceiveOptions) -> Receiver[MessageT]:
+        """Return what receives under *options*."""
+        return Receiver(self._client, Policy.of(ReceiveOptions, options)) if options else self._receiver
