@@ -33,6 +33,8 @@ INTERRUPTED, TERMINATED = 130, 143
 def main() -> int:
     """Run the demo and return the exit status."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
+    # A shell that starts a program in the background lets it ignore Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with Brokers(report=lambda line: show(f"  {line}")) as brokers, Guarded() as guarded:
             return run(brokers, guarded)
