@@ -153,7 +153,9 @@ class Office:
     def __init__(
         self, broker: str, *, protocol: int = 2, pool: str = "threads", concurrency: int = 1
     ) -> None:
-        self._broker = broker
+        # One connection for all deliveries: to open hundreds is slow, and now and then one is not answered.
+        self._connection = Connection(broker, connect_timeout=PATIENCE)
+        self._publishing = threading.Lock()
         self._pool = pool
         self._concurrency = concurrency
         self._queue = Queue(f"office-{uuid4().hex}", auto_delete=True)
@@ -177,7 +179,7 @@ class Office:
         started: Any = start_worker(
             self.app, pool=self._pool, concurrency=self._concurrency, perform_ping_check=False
         )
-        with started as worker:
+        with self._connection, started as worker:
             worker.timer.call_repeatedly(TICK, lambda: None)
             yield self
         setup_logging.disconnect(leave_logging_alone)
@@ -197,7 +199,7 @@ class Office:
         if protocol == 1:
             payload = {"task": "office.call", "id": task_id, "args": [key], "kwargs": {}, "retries": 0}
             wire = headers
-        with Connection(self._broker) as connection, connection.Producer() as producer:
+        with self._publishing, self._connection.Producer() as producer:
             producer.publish(
                 json.dumps(payload),
                 routing_key=self._queue.name,

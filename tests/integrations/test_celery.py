@@ -16,6 +16,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from contextvars import copy_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -43,6 +44,7 @@ from integrations.celery_office import (
     task,
 )
 from spakky.tracing.baggage import Baggage
+from spakky.tracing.boundaries.process import Processing
 from spakky.tracing.boundaries.publish import Publishing
 from spakky.tracing.context import TraceContext
 from spakky.tracing.error import WrongUseError
@@ -54,6 +56,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from spakky.tracing.recorder import Span
+    from spakky.tracing.tracer import Operation
 
 HOOKED_SIGNALS = (
     signals.before_task_publish,
@@ -122,6 +125,12 @@ def redis_office(redis_url: str) -> Iterator[Office]:
 def desk(rabbitmq_desk: Desk) -> Iterator[Desk]:
     with rabbitmq_desk.with_new_mailbox() as desk:
         yield desk
+
+
+def alive(kind: type) -> int:
+    """Return how many instances of *kind* there are."""
+    gc.collect()
+    return len([each for each in gc.get_objects() if isinstance(each, kind)])
 
 
 def receivers() -> list[int]:
@@ -503,9 +512,23 @@ def send_in_vain(app: Celery) -> None:
         app.send_task("registered.nowhere")
 
 
-def open_publishings() -> int:
-    gc.collect()
-    return len([each for each in gc.get_objects() if isinstance(each, Publishing)])
+class CountingTracer:
+    """Counts how often each span ends, which is once."""
+
+    def __init__(self) -> None:
+        self.ends: Counter[str] = Counter()
+
+    def start(self, operation: Operation) -> CountedSpan:
+        return CountedSpan(self, operation.context)
+
+
+class CountedSpan:
+    def __init__(self, tracer: CountingTracer, context: TraceContext) -> None:
+        self.context = context
+        self._tracer = tracer
+
+    def end(self, outcome: str, error: BaseException | None = None) -> None:
+        self._tracer.ends[self.context.span_id] += 1
 
 
 class TestFailedPublishing:
@@ -517,9 +540,9 @@ class TestFailedPublishing:
             for _ in range(30):
                 send_in_vain(cut_off)
                 assert TraceContext.get() is context
-            assert open_publishings() == 1
+            assert alive(Publishing) == 1
 
-        assert open_publishings() == 0
+        assert alive(Publishing) == 0
         assert [span.outcome for span in recorder.spans] == ["error"] * 30
 
     def test_the_next_publishing_ends_it_as_an_error(self, desk: Desk, cut_off: Celery) -> None:
@@ -530,16 +553,16 @@ class TestFailedPublishing:
             desk.order.delay()
             assert [span.outcome for span in recorder.spans] == ["error", "ok"]
 
-    def test_the_next_task_ends_it_as_an_error(self, desk: Desk, cut_off: Celery) -> None:
+    def test_the_next_task_ends_it_as_an_error(self, cut_off: Celery) -> None:
         recorder = MemoryRecorder()
-        with hooked(desk.app, tracer=recorder):
-            send_in_vain(cut_off)
-            desk.order.apply()
 
-        assert [(span.kind, span.outcome) for span in recorder.spans] == [
-            ("producer", "error"),
-            ("consumer", "ok"),
-        ]
+        @task(cut_off)
+        def look() -> list[str]:
+            return [span.outcome for span in recorder.spans]
+
+        with hooked(cut_off, tracer=recorder):
+            send_in_vain(cut_off)
+            assert look.apply().get() == ["error"]
 
     def test_the_end_of_the_task_that_published_ends_it_as_an_error(
         self, office: Office, cut_off: Celery
@@ -561,20 +584,19 @@ class TestFailedPublishing:
             thread.join()
             assert [span.outcome for span in recorder.spans] == ["error"]
 
-    async def test_asyncio_tasks_that_inherit_it_record_it_once(self, cut_off: Celery) -> None:
-        recorder = MemoryRecorder()
+    async def test_asyncio_tasks_that_inherit_it_end_it_once(self, cut_off: Celery) -> None:
+        tracer = CountingTracer()
 
         async def publish() -> None:
             send_in_vain(cut_off)
 
-        with hooked(cut_off, tracer=recorder):
+        with hooked(cut_off, tracer=tracer):
             send_in_vain(cut_off)
             await asyncio.gather(*(asyncio.create_task(publish()) for _ in range(3)))
             await asyncio.sleep(0)
             gc.collect()
 
-        assert [span.outcome for span in recorder.spans] == ["error"] * 4
-        assert len({span.span_id for span in recorder.spans}) == 4
+        assert sorted(tracer.ends.values()) == [1] * 4
 
     def test_the_end_of_the_program_ends_it_as_an_error(self, tmp_path: Path) -> None:
         program = (
@@ -600,7 +622,7 @@ class TestFailedPublishing:
     def test_one_that_is_not_recorded_leaves_nothing_open(self, cut_off: Celery) -> None:
         with hooked(cut_off):
             send_in_vain(cut_off)
-            assert open_publishings() == 0
+            assert alive(Publishing) == 0
 
 
 class Attempts:
@@ -775,6 +797,14 @@ class TestEndings:
 
         assert {(span.outcome, span.error) for span in recorder.spans} == {("ok", None)}
 
+    def test_nothing_is_kept_of_a_run_that_is_done(self, office: Office) -> None:
+        with hooked(office.app):
+            Attempts(office).make({"traceparent": TRACEPARENT})
+            for raised in (HandlerError(), SystemExit()):
+                ending(office, raised)
+
+        assert alive(Processing) == 0
+
     def test_a_run_whose_end_is_never_told_does_not_reach_the_next_one(self, office: Office) -> None:
         """Another receiver that raises a `BaseException` keeps Celery from telling us."""
         recorder = MemoryRecorder()
@@ -795,6 +825,7 @@ class TestEndings:
         assert second.trace_id != SENDER.trace_id
         assert [span.outcome for span in recorder.spans] == ["unknown", "ok"]
         assert TraceContext.get() is None
+        assert alive(Processing) == 0
 
 
 class TestEndingsInASoloWorker:

@@ -113,7 +113,7 @@ def unwrap(target: WrappedT) -> WrappedT:
     return cast("WrappedT", getattr(target, "__wrapped__", target))
 
 
-class _Exchange(ObjectProxy["AbstractExchange"]):
+class _Exchange(ObjectProxy):  # type: ignore[type-arg] # wrapt 2.1 cannot be subscripted
     """An exchange whose messages carry the current context."""
 
     def __init__(self, exchange: AbstractExchange, policy: Policy) -> None:
@@ -128,7 +128,7 @@ class _Exchange(ObjectProxy["AbstractExchange"]):
             return await self.__wrapped__.publish(message, routing_key, **arguments)
 
 
-class _Queue(ObjectProxy["AbstractQueue"]):
+class _Queue(ObjectProxy):  # type: ignore[type-arg] # wrapt 2.1 cannot be subscripted
     """A queue whose callbacks run in the context of their messages."""
 
     def __init__(self, queue: AbstractQueue, policy: Policy) -> None:
@@ -139,7 +139,7 @@ class _Queue(ObjectProxy["AbstractQueue"]):
         return await self.__wrapped__.consume(handles_message(self._self_receiver, callback), *args, **kwargs)
 
 
-class _Channel(ObjectProxy["AbstractChannel"]):
+class _Channel(ObjectProxy):  # type: ignore[type-arg] # wrapt 2.1 cannot be subscripted
     """A channel that gives out exchanges and queues that carry the context."""
 
     def __init__(self, channel: AbstractChannel, policy: Policy) -> None:

@@ -102,7 +102,7 @@ def unwrap(producer: ProducerT) -> ProducerT:
     return cast("ProducerT", getattr(producer, "__wrapped__", producer))
 
 
-class _Producer(ObjectProxy["AIOKafkaProducer"]):
+class _Producer(ObjectProxy):  # type: ignore[type-arg] # wrapt 2.1 cannot be subscripted
     """A producer whose sends carry the current context."""
 
     def __init__(self, producer: AIOKafkaProducer, sender: Sender[KafkaHeaders]) -> None:
@@ -168,7 +168,7 @@ class _Producer(ObjectProxy["AIOKafkaProducer"]):
         await self.__wrapped__.__aexit__(kind, error, trace)
 
 
-class _BatchBuilder(ObjectProxy["BatchBuilder"]):
+class _BatchBuilder(ObjectProxy):  # type: ignore[type-arg] # wrapt 2.1 cannot be subscripted
     """A batch builder whose records carry the context that is current when they are appended."""
 
     def __init__(self, builder: BatchBuilder, sender: Sender[KafkaHeaders]) -> None:

@@ -268,7 +268,7 @@ def _before_run(task: Task, **signal: Any) -> None:
     if not request.is_eager:
         _end_lost_run()
     hook: _Hook | None = getattr(task.app, _HOOK, None)
-    if hook is None or not hook.policy.enabled:
+    if hook is None:
         return
     run = _Run(hook, request)
     _runs.add(run)
