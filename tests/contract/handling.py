@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
-from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 import pytest
 
+from contract.delivery import Delivery
 from contract.receiving import HandlerError
 from spakky.tracing.context import TraceContext
 from spakky.tracing.error import WrongUseError
@@ -19,16 +19,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-class HandlerContract(ABC):
+class HandlerContract(Delivery):
     """Law 5, on messages of a real broker."""
 
-    @abstractmethod
     def decorate(self, handler: Callable[..., Any], **options: Any) -> Any:
-        """Decorate *handler* as the integration does it."""
+        consumer = self.integration.consumer
+        return consumer(**options)(handler) if options else consumer(handler)
 
-    @abstractmethod
     async def message(self) -> Any:
-        """Return a message that was received by the bare client."""
+        return await self.deliver({})
 
     async def test_the_value_of_an_async_handler_passes_through(self) -> None:
         value = object()

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
-from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 from contract.contexts import TRACEPARENT
+from contract.delivery import Delivery, source_of
 from contract.receiving import SENDER
 from spakky.tracing.context import TraceContext
 from spakky.tracing.recorder import MemoryRecorder
@@ -17,18 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 
-class PullingContract(ABC):
-    """Laws 4, 7 and 9 of loops and batches, on messages of a real broker.
-
-    Attributes:
-        integration: The module with the verbs.
-    """
-
-    integration: Any
-
-    @abstractmethod
-    async def deliver(self, headers: dict[str, Any]) -> Any:
-        """Return a message with *headers*, sent and received by the bare client."""
+class PullingContract(Delivery):
+    """Laws 4, 7 and 9 of loops and batches, on messages of a real broker."""
 
     async def messages(self, count: int) -> list[Any]:
         contexts = [TraceContext.new_root() for _ in range(count)]
@@ -180,11 +170,6 @@ class PullingContract(ABC):
             assert TraceContext.get() is None
 
         assert (batch.context, batch.links, list(recorder.spans)) == (None, (), [])
-
-
-async def source_of(messages: list[Any]) -> AsyncIterator[Any]:
-    for message in messages:
-        yield message
 
 
 def sender_of(contract: PullingContract, message: Any) -> TraceContext:

@@ -13,9 +13,10 @@ from aio_pika.abc import AbstractExchange, AbstractIncomingMessage
 from aio_pika.patterns import RPC, Master
 
 from contract.contexts import STALE, TRACEPARENT
+from contract.delivery import Delivery, VerbsReceivingContract
 from contract.handling import HandlerContract
 from contract.pulling import PullingContract
-from contract.receiving import SENDER, ReceivingContract
+from contract.receiving import SENDER
 from contract.sending import SendingContract, Wire
 from spakky.tracing.context import TraceContext
 from spakky.tracing.error import WrongUseError
@@ -23,7 +24,7 @@ from spakky.tracing.integrations import aio_pika
 from spakky.tracing.recorder import MemoryRecorder
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
 
     from aio_pika.abc import AbstractChannel, AbstractQueue, HeadersType
 
@@ -106,20 +107,18 @@ class TestSending(SendingContract):
         return raised.value
 
 
-async def iterate_to_the_end(
-    messages: AsyncIterator[AbstractIncomingMessage], body: Callable[[], None]
-) -> None:
-    async for _ in messages:
-        body()
+class OverRabbitMQ(Delivery):
+    integration = aio_pika
+
+    @pytest.fixture(autouse=True)
+    def _on(self, link: Link) -> None:
+        self.link = link
+
+    async def deliver(self, headers: dict[str, Any]) -> AbstractIncomingMessage:
+        return await self.link.deliver(headers)
 
 
-async def one(message: AbstractIncomingMessage) -> AsyncIterator[AbstractIncomingMessage]:
-    yield message
-
-
-class TestReceiving(ReceivingContract):
-    ways = ["async handler", "sync handler", "method", "with block", "iterate"]
-    sees_errors = ["async handler", "sync handler", "method", "with block"]
+class TestReceiving(OverRabbitMQ, VerbsReceivingContract):
     hostile_values = [
         "",
         bytearray(b"\xff\xfe"),
@@ -134,60 +133,11 @@ class TestReceiving(ReceivingContract):
         f"{TRACEPARENT}\n",
     ]
 
-    @pytest.fixture(autouse=True)
-    def _on(self, link: Link) -> None:
-        self.link = link
 
-    async def receive(
-        self, way: str, headers: dict[str, Any], body: Callable[[], None], **options: Any
-    ) -> None:
-        message = await self.link.deliver(headers)
-        if way == "async handler":
-
-            @aio_pika.consumer(**options)
-            async def handle(message: AbstractIncomingMessage) -> None:
-                await asyncio.sleep(0)
-                body()
-
-            await handle(message)
-        elif way == "sync handler":
-            aio_pika.consumer(**options)(lambda message: body())(message)
-        elif way == "method":
-
-            class Service:
-                @aio_pika.consumer(**options)
-                async def handle(self, session: str, *, message: AbstractIncomingMessage) -> None:
-                    body()
-
-            await Service().handle("session", message=message)
-        elif way == "with block":
-            with aio_pika.process(message, **options):
-                body()
-        else:
-            await iterate_to_the_end(aio_pika.iterate(one(message), **options), body)
+class TestHandlers(OverRabbitMQ, HandlerContract): ...
 
 
-class TestHandlers(HandlerContract):
-    @pytest.fixture(autouse=True)
-    def _on(self, link: Link) -> None:
-        self.link = link
-
-    def decorate(self, handler: Callable[..., Any], **options: Any) -> Any:
-        return aio_pika.consumer(**options)(handler) if options else aio_pika.consumer(handler)
-
-    async def message(self) -> AbstractIncomingMessage:
-        return await self.link.deliver({})
-
-
-class TestPulling(PullingContract):
-    integration = aio_pika
-
-    @pytest.fixture(autouse=True)
-    def _on(self, link: Link) -> None:
-        self.link = link
-
-    async def deliver(self, headers: dict[str, Any]) -> AbstractIncomingMessage:
-        return await self.link.deliver(headers)
+class TestPulling(OverRabbitMQ, PullingContract): ...
 
 
 class TestPublisher:

@@ -10,9 +10,9 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 
 from contract.contexts import STALE, TRACEPARENT
+from contract.delivery import Delivery, VerbsReceivingContract
 from contract.handling import HandlerContract
 from contract.pulling import PullingContract
-from contract.receiving import ReceivingContract
 from contract.sending import SendingContract, Wire, texts
 from spakky.tracing.context import TraceContext
 from spakky.tracing.error import WrongUseError
@@ -20,7 +20,7 @@ from spakky.tracing.integrations import aiokafka
 from spakky.tracing.recorder import MemoryRecorder
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
 
 Record = ConsumerRecord[Any, Any]
 
@@ -100,66 +100,7 @@ class TestSending(SendingContract):
         return raised.value
 
 
-async def iterate_to_the_end(records: AsyncIterator[Record], body: Callable[[], None]) -> None:
-    async for _ in records:
-        body()
-
-
-async def one(record: Record) -> AsyncIterator[Record]:
-    yield record
-
-
-class TestReceiving(ReceivingContract):
-    ways = ["async handler", "sync handler", "method", "with block", "iterate"]
-    sees_errors = ["async handler", "sync handler", "method", "with block"]
-    hostile_values = [b"", b"\xff\xfe", b"00-bad", b"x" * 100_000, None, f"{TRACEPARENT}\n".encode()]
-
-    @pytest.fixture(autouse=True)
-    def _on(self, topic: Topic) -> None:
-        self.topic = topic
-
-    async def receive(
-        self, way: str, headers: dict[str, Any], body: Callable[[], None], **options: Any
-    ) -> None:
-        record = await self.topic.deliver(headers)
-        if way == "async handler":
-
-            @aiokafka.consumer(**options)
-            async def handle(record: Record) -> None:
-                await asyncio.sleep(0)
-                body()
-
-            await handle(record)
-        elif way == "sync handler":
-            aiokafka.consumer(**options)(lambda record: body())(record)
-        elif way == "method":
-
-            class Service:
-                @aiokafka.consumer(**options)
-                async def handle(self, session: str, *, record: Record) -> None:
-                    body()
-
-            await Service().handle("session", record=record)
-        elif way == "with block":
-            with aiokafka.process(record, **options):
-                body()
-        else:
-            await iterate_to_the_end(aiokafka.iterate(one(record), **options), body)
-
-
-class TestHandlers(HandlerContract):
-    @pytest.fixture(autouse=True)
-    def _on(self, topic: Topic) -> None:
-        self.topic = topic
-
-    def decorate(self, handler: Callable[..., Any], **options: Any) -> Any:
-        return aiokafka.consumer(**options)(handler) if options else aiokafka.consumer(handler)
-
-    async def message(self) -> Record:
-        return await self.topic.deliver({})
-
-
-class TestPulling(PullingContract):
+class OverKafka(Delivery):
     integration = aiokafka
 
     @pytest.fixture(autouse=True)
@@ -168,6 +109,16 @@ class TestPulling(PullingContract):
 
     async def deliver(self, headers: dict[str, Any]) -> Record:
         return await self.topic.deliver(headers)
+
+
+class TestReceiving(OverKafka, VerbsReceivingContract):
+    hostile_values = [b"", b"\xff\xfe", b"00-bad", b"x" * 100_000, None, f"{TRACEPARENT}\n".encode()]
+
+
+class TestHandlers(OverKafka, HandlerContract): ...
+
+
+class TestPulling(OverKafka, PullingContract): ...
 
 
 class TestProducer:
