@@ -224,34 +224,14 @@ class TraceContext:
 
     def with_baggage(self, baggage: Baggage) -> Self:
         """Return the same span with *baggage* in place of its own; an empty one removes it."""
-        cls = type(self)
-        return _fill(
-            cls.__new__(cls),
-            self.trace_id,
-            self.span_id,
-            self.parent_span_id,
-            self.trace_flags,
-            self.trace_state,
-            baggage,
-            is_remote=self.is_remote,
-        )
+        return _same_span(self, self.trace_state, baggage)
 
     def with_trace_state(self, trace_state: TraceState) -> Self:
         """Return the same span with the *trace_state* that came with it: what a propagator reads second.
 
         To change the state of a running trace use `child`: section 3.4 asks for a new span id.
         """
-        cls = type(self)
-        return _fill(
-            cls.__new__(cls),
-            self.trace_id,
-            self.span_id,
-            self.parent_span_id,
-            self.trace_flags,
-            trace_state,
-            self.baggage,
-            is_remote=self.is_remote,
-        )
+        return _same_span(self, trace_state, self.baggage)
 
     @property
     def is_sampled(self) -> bool:
@@ -337,6 +317,12 @@ def _fill(  # noqa: PLR0913, PLR0917 - one argument for each field
     put(context, "baggage", _NO_BAGGAGE if baggage is None else baggage)
     put(context, "is_remote", is_remote)
     return context
+
+
+def _same_span(context: _ContextT, trace_state: TraceState, baggage: Baggage) -> _ContextT:
+    cls = type(context)
+    ids = context.trace_id, context.span_id, context.parent_span_id, context.trace_flags
+    return _fill(cls.__new__(cls), *ids, trace_state, baggage, is_remote=context.is_remote)
 
 
 def _identity(context: TraceContext) -> tuple[object, ...]:
