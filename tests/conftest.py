@@ -20,7 +20,12 @@ _NEEDS: Final = {
     "amqp_url": Broker.RABBITMQ,
     "redis_url": Broker.REDIS,
 }
-_LISTED: Final = {"way": "ways", "recorded_way": "recorded_ways", "hostile": "hostile_values"}
+_LISTED: Final = {
+    "way": "ways",
+    "recorded_way": "recorded_ways",
+    "fitting_way": "fitting_ways",
+    "hostile": "hostile_values",
+}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

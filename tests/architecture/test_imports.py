@@ -16,6 +16,8 @@ INTEGRATIONS = short_names("integrations")
 WITHOUT_CLIENT = {"asgi"}  # the server calls it, so there is nothing to install
 WITH_CLIENT = [name for name in INTEGRATIONS if name not in WITHOUT_CLIENT]
 
+MODULE_OF = {"kafka-python": "kafka"}
+
 LOADED_BESIDES = """
 import importlib, sys
 before = set(sys.modules)
@@ -29,7 +31,8 @@ print(sorted(loaded - sys.stdlib_module_names - {{"spakky"}}))
 def required_modules(name: str) -> list[str]:
     """Return the modules of the client libraries that the extra of an integration installs."""
     requirements = settings()["optional-dependencies"][name.replace("_", "-")]
-    return [requirement.partition(">")[0].replace("-", "_") for requirement in requirements]
+    distributions = [requirement.partition(">")[0] for requirement in requirements]
+    return [MODULE_OF.get(each, each.replace("-", "_")) for each in distributions]
 
 
 @pytest.mark.parametrize(

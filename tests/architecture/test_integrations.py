@@ -19,14 +19,18 @@ if TYPE_CHECKING:
 INTEGRATIONS = short_names("integrations")
 CARRIERS = short_names("carriers")
 
-CLIENTS = {"aiokafka", "aio_pika"}  # libraries with objects to wrap and messages to receive
+# Libraries with objects to wrap and messages to receive.
+CLIENTS = {"aiokafka", "aio_pika", "confluent_kafka", "kafka_python", "kombu", "pika"}
 FRAMEWORKS = {"celery"}  # they call the user's code, by hooks of their own
-MIDDLEWARE = {"asgi"}
+MIDDLEWARE = {"asgi", "faststream"}
+WITHOUT_EXTRA = {"asgi"}
 
 VERBS = {
     "wrap": {"SendOptions", "Options"},
     "unwrap": set[str](),
+    "configure": {"Options"},
     "headers": {"SendOptions"},
+    "retry_headers": {"SendOptions"},
     "consumer": {"ReceiveOptions"},
     "batch_consumer": {"ReceiveOptions"},
     "iterate": {"ReceiveOptions"},
@@ -35,13 +39,20 @@ VERBS = {
     "context_from": {"ReceiveOptions"},
     "install": {"Options"},
     "uninstall": set[str](),
-    "TraceMiddleware": {"ReceiveOptions"},
+    "TraceMiddleware": {"ReceiveOptions", "Options"},
 }
 OFFERED = {
     **{name: VERBS.keys() - {"install", "uninstall", "TraceMiddleware"} for name in CLIENTS},
     **{name: {"install", "uninstall", "headers", "context_from"} for name in FRAMEWORKS},
     **{name: {"TraceMiddleware", "context_from"} for name in MIDDLEWARE},
 }
+
+# What a verb looks at before its options, made without a broker.
+SUITABLE = {
+    ("aiokafka", "wrap"): "aiokafka.AIOKafkaProducer",
+    ("kafka_python", "wrap"): "kafka.KafkaProducer",
+}
+BARE = {("faststream", "TraceMiddleware")}  # takes options only
 
 every_integration = pytest.mark.parametrize("name", INTEGRATIONS)
 
@@ -84,7 +95,8 @@ def test_a_verb_takes_the_same_options_everywhere(name: str, function: str) -> N
 
 @pytest.mark.parametrize(("name", "function"), [case for case in every_verb() if VERBS[case.values[1]]])
 def test_a_verb_refuses_an_option_that_is_not_known(name: str, function: str) -> None:
-    positional = [] if function in {"headers", "consumer", "batch_consumer"} else [_suitable(name, function)]
+    free = {"configure", "headers", "consumer", "batch_consumer"}
+    positional = [] if function in free or (name, function) in BARE else [_suitable(name, function)]
 
     with pytest.raises(WrongUseError, match=r"^there is no option 'relations' here; the options are "):
         verb(name, function)(*positional, relations="child")
@@ -95,9 +107,10 @@ def _suitable(name: str, function: str) -> Any:
     if (name, function) == ("celery", "install"):
         celery = importlib.import_module("celery")
         return celery.Celery(set_as_current=False)
-    if (name, function) == ("aiokafka", "wrap"):
-        aiokafka = importlib.import_module("aiokafka")
-        return object.__new__(aiokafka.AIOKafkaProducer)
+    if (name, function) in SUITABLE:
+        module, _, cls = SUITABLE[name, function].rpartition(".")
+        wanted = getattr(importlib.import_module(module), cls)
+        return wanted.__new__(wanted)
     if function == "TraceMiddleware":
         return print
     return None
@@ -136,7 +149,7 @@ def test_a_verb_says_what_it_takes_and_what_it_refuses(name: str, function: str)
 # --- company
 
 
-@pytest.mark.parametrize("name", [name for name in INTEGRATIONS if name not in MIDDLEWARE])
+@pytest.mark.parametrize("name", [name for name in INTEGRATIONS if name not in WITHOUT_EXTRA])
 def test_an_integration_has_an_extra_which_is_in_all(name: str) -> None:
     extras = settings()["optional-dependencies"]
     extra = name.replace("_", "-")
@@ -149,7 +162,7 @@ def test_an_integration_has_an_extra_which_is_in_all(name: str) -> None:
 def test_an_extra_is_there_for_an_integration() -> None:
     extras = {extra.replace("-", "_") for extra in settings()["optional-dependencies"]} - {"all"}
 
-    assert extras == set(INTEGRATIONS) - MIDDLEWARE
+    assert extras == set(INTEGRATIONS) - WITHOUT_EXTRA
 
 
 def test_the_library_itself_depends_on_nothing() -> None:
@@ -171,7 +184,7 @@ def test_an_integration_has_an_example(name: str) -> None:
 
 @every_integration
 def test_an_integration_has_a_row_in_the_readme(name: str) -> None:
-    extra = "none" if name in MIDDLEWARE else f"`{name.replace('_', '-')}`"
+    extra = "none" if name in WITHOUT_EXTRA else f"`{name.replace('_', '-')}`"
     rows = [
         line
         for line in (ROOT / "README.md").read_text(encoding="utf-8").splitlines()

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from spakky.tracing.baggage import Baggage
 from spakky.tracing.boundaries.client import Client
-from spakky.tracing.boundaries.options import Policy, ReceiveOptions, SendOptions
+from spakky.tracing.boundaries.options import ReceiveOptions, SendOptions, Settings
 from spakky.tracing.boundaries.process import Receiver
 from spakky.tracing.boundaries.publish import Sender
+from spakky.tracing.carriers import Delivery
 from spakky.tracing.carriers.mapping import CARRIER
 from spakky.tracing.context import TraceContext
 from spakky.tracing.propagator import ITracePropagator
@@ -38,16 +39,16 @@ CLIENT: Final[Client[Parcel, dict[str, Any]]] = Client(
     headers=lambda parcel: parcel.headers,
     destination=lambda parcel: parcel.queue,
     name=lambda parcel: f"process {parcel.queue}",
-    attempt=lambda parcel: parcel.attempt,
+    delivery=lambda parcel: Delivery(attempt=parcel.attempt),
 )
 
 
 def sender(**options: Unpack[SendOptions]) -> Sender[dict[str, Any]]:
-    return Sender(CLIENT, Policy.of(SendOptions, options))
+    return Sender(CLIENT, Settings(SendOptions, options))
 
 
 def receiver(**options: Unpack[ReceiveOptions]) -> Receiver[Parcel]:
-    return Receiver(CLIENT, Policy.of(ReceiveOptions, options))
+    return Receiver(CLIENT, Settings(ReceiveOptions, options))
 
 
 def full_context() -> TraceContext:

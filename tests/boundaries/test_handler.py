@@ -13,7 +13,7 @@ import pytest
 
 from boundaries.parcels import CLIENT, BrokenPropagator, Parcel, full_context, parcel_from, receiver
 from spakky.tracing.boundaries.handler import handles_batch, handles_message
-from spakky.tracing.boundaries.options import Policy
+from spakky.tracing.boundaries.options import ReceiveOptions, Settings
 from spakky.tracing.boundaries.process import Receiver
 from spakky.tracing.context import TraceContext
 from spakky.tracing.error import WrongUseError
@@ -287,7 +287,7 @@ def test_a_handler_of_two_clients_runs_in_the_context_of_either() -> None:
     class Letter(Parcel):
         """A message of another client library."""
 
-    other = Receiver(replace(CLIENT, message_type=Letter), Policy())
+    other = Receiver(replace(CLIENT, message_type=Letter), Settings(ReceiveOptions))
     decorated = handles_message(other, handled(current_sync))
     parcel, sent = Letter(), full_context()
     parcel.headers = parcel_from(sent).headers

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from boundaries.parcels import BrokenPropagator, BrokenTracer, Parcel, full_context, parcel_from, receiver
-from spakky.tracing.boundaries.iteration import AsyncIteration
+from spakky.tracing.boundaries.iteration import AsyncIteration, iteration_over
 from spakky.tracing.context import Scope, TraceContext
 from spakky.tracing.error import WrongUseError
 from spakky.tracing.recorder import MemoryRecorder
@@ -39,7 +39,7 @@ class Queue:
 
 
 def iterate(source: Any, **options: Any) -> AsyncIteration[Parcel]:
-    return AsyncIteration(receiver(**options), source)
+    return iteration_over(receiver(**options), source)
 
 
 def senders(number: int) -> list[TraceContext]:
@@ -317,9 +317,9 @@ async def test_an_async_generator_is_a_source() -> None:
     assert seen == [sender.span_id for sender in sent]
 
 
-@pytest.mark.parametrize("wrong", [None, 7, [], iter([]), "queue", object(), Parcel()], ids=repr)
-def test_what_is_no_async_iterable_is_refused(wrong: Any) -> None:
-    with pytest.raises(WrongUseError, match=r"^iterate\(\) takes what `async for` takes, got \w+$"):
+@pytest.mark.parametrize("wrong", [None, 7, "queue", b"queue", object(), Parcel()], ids=repr)
+def test_what_is_not_iterable_is_refused(wrong: Any) -> None:
+    with pytest.raises(WrongUseError, match=r"^iterate\(\) takes what `async for` or `for` takes, got \w+$"):
         iterate(wrong)
 
 

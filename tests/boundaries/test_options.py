@@ -84,12 +84,12 @@ def test_an_environment_variable_records_a_whole_process(tmp_path: Path) -> None
     path = tmp_path / "spans.jsonl"
     code = (
         "from spakky.tracing.boundaries.client import Client\n"
-        "from spakky.tracing.boundaries.options import Policy\n"
+        "from spakky.tracing.boundaries.options import SendOptions, Settings\n"
         "from spakky.tracing.boundaries.publish import Sender\n"
         "from spakky.tracing.carriers.mapping import CARRIER\n"
         "client = Client(system='post', carrier=CARRIER, message_type=dict, headers=dict,\n"
         "    destination=str, name=str)\n"
-        "with Sender(client, Policy()).publish(None, 'orders') as publishing:\n"
+        "with Sender(client, Settings(SendOptions)).publish(None, 'orders') as publishing:\n"
         "    print(publishing.headers['traceparent'][36:52])\n"
     )
     environment = {

@@ -23,7 +23,7 @@ from boundaries.parcels import (
     receiver,
 )
 from spakky.tracing.baggage import Baggage
-from spakky.tracing.boundaries.options import Policy
+from spakky.tracing.boundaries.options import ReceiveOptions, Settings
 from spakky.tracing.boundaries.process import Receiver
 from spakky.tracing.context import TraceContext
 from spakky.tracing.error import WrongUseError
@@ -279,7 +279,7 @@ def _fail(parcel: Parcel) -> NoReturn:
 
 
 def test_headers_that_the_client_cannot_read_fail_no_message() -> None:
-    broken = Receiver(replace(CLIENT, headers=_fail), Policy())
+    broken = Receiver(replace(CLIENT, headers=_fail), Settings(ReceiveOptions))
 
     with broken.process(Parcel()) as processing:
         assert processing.context is not None
@@ -292,12 +292,11 @@ def test_headers_that_the_client_cannot_read_fail_no_message() -> None:
     [
         pytest.param(replace(CLIENT, name=_fail), id="name"),
         pytest.param(replace(CLIENT, destination=_fail), id="destination"),
-        pytest.param(replace(CLIENT, attempt=_fail), id="attempt"),
     ],
 )
 def test_a_description_that_fails_fails_no_message(client: Client[Parcel, Any]) -> None:
     recorder, sent = MemoryRecorder(), full_context()
-    broken = Receiver(client, Policy(tracer=recorder))
+    broken = Receiver(client, Settings(ReceiveOptions, {"tracer": recorder}))
 
     with broken.process(parcel_from(sent)) as processing:
         assert processing.context is not None

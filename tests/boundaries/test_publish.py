@@ -24,7 +24,7 @@ from boundaries.parcels import (
     sender,
 )
 from spakky.tracing.baggage import Baggage
-from spakky.tracing.boundaries.options import Policy
+from spakky.tracing.boundaries.options import SendOptions, Settings
 from spakky.tracing.boundaries.publish import Sender
 from spakky.tracing.carriers import kafka
 from spakky.tracing.context import TraceContext
@@ -157,7 +157,7 @@ def test_headers_that_can_be_read_only_once_keep_their_context() -> None:
     kafka_client: Client[Any, kafka.KafkaHeaders] = replace(CLIENT, carrier=kafka.CARRIER)  # type: ignore[arg-type, assignment]
     existing = [("traceparent", TRACEPARENT.encode()), ("app", b"1")]
     for shape in (iter(existing), deque(existing), dict(existing).items()):
-        assert Sender(kafka_client, Policy()).headers(shape) == existing
+        assert Sender(kafka_client, Settings(SendOptions)).headers(shape) == existing
 
 
 # --- options and bad luck

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -12,11 +13,14 @@ import pytest
 from aio_pika.abc import AbstractExchange, AbstractIncomingMessage
 from aio_pika.patterns import RPC, Master
 
+from contract.choosing import ChoosingContract
 from contract.contexts import STALE, TRACEPARENT
 from contract.delivery import Delivery, VerbsReceivingContract
+from contract.fitting import FittingContract
 from contract.handling import HandlerContract
 from contract.pulling import PullingContract
 from contract.receiving import SENDER
+from contract.retrying import RetryingContract
 from contract.sending import SendingContract, Wire
 from spakky.tracing.context import TraceContext
 from spakky.tracing.error import WrongUseError
@@ -47,7 +51,8 @@ class Link:
         return message
 
     async def publish(self, headers: Any = None) -> None:
-        await self.exchange.publish(client.Message(b"value", headers=headers), self.queue.name)
+        message = client.Message(b"value", headers=headers, timestamp=datetime.now(UTC))
+        await self.exchange.publish(message, self.queue.name)
 
     async def deliver(self, headers: dict[str, Any]) -> AbstractIncomingMessage:
         await self.publish(headers)
@@ -61,18 +66,8 @@ async def link(amqp_url: str) -> AsyncIterator[Link]:
         yield Link(channel, await channel.declare_queue(f"orders-{uuid4().hex}", auto_delete=True))
 
 
-class TestSending(SendingContract):
-    ways = ["default exchange", "named exchange", "keyword", "channel", "headers"]
-    recorded_ways = ["default exchange", "named exchange", "keyword", "channel"]
-    foreign = {
-        "a": bytearray(b"\x00\xff"),
-        "b": 7,
-        "c": [1, "two"],
-        "d": {"nested": "table"},
-        "e": None,
-        "f": True,
-        "g": "text",
-    }
+class Sending:
+    """Sends through the wrapped exchange or channel and looks at what arrives."""
 
     @pytest.fixture(autouse=True)
     def _on(self, link: Link) -> None:
@@ -95,6 +90,9 @@ class TestSending(SendingContract):
         else:
             await aio_pika.wrap(self.link.channel, **options).default_exchange.publish(message, name)
 
+    async def send_filled(self, way: str, filling: int, **options: Any) -> None:
+        await self.send(way, {"x": "x" * filling}, **options)
+
     async def arrived(self) -> Wire:
         return {name: [value] for name, value in (await self.link.message()).headers.items()}
 
@@ -107,6 +105,25 @@ class TestSending(SendingContract):
         return raised.value
 
 
+class TestSending(Sending, SendingContract):
+    ways = ["default exchange", "named exchange", "keyword", "channel", "headers"]
+    recorded_ways = ["default exchange", "named exchange", "keyword", "channel"]
+    foreign = {
+        "a": bytearray(b"\x00\xff"),
+        "b": 7,
+        "c": [1, "two"],
+        "d": {"nested": "table"},
+        "e": None,
+        "f": True,
+        "g": "text",
+    }
+
+
+class TestFitting(Sending, FittingContract):
+    fitting_ways = TestSending.ways
+    largest = 130_980
+
+
 class OverRabbitMQ(Delivery):
     integration = aio_pika
 
@@ -114,7 +131,14 @@ class OverRabbitMQ(Delivery):
     def _on(self, link: Link) -> None:
         self.link = link
 
+    @property
+    def source(self) -> str:
+        return str(self.link.queue.name)
+
     async def deliver(self, headers: dict[str, Any]) -> AbstractIncomingMessage:
+        return await self.link.deliver(headers)
+
+    async def deliver_native(self, headers: Any) -> AbstractIncomingMessage:
         return await self.link.deliver(headers)
 
 
@@ -138,6 +162,12 @@ class TestHandlers(OverRabbitMQ, HandlerContract): ...
 
 
 class TestPulling(OverRabbitMQ, PullingContract): ...
+
+
+class TestChoosing(OverRabbitMQ, ChoosingContract): ...
+
+
+class TestRetrying(OverRabbitMQ, RetryingContract): ...
 
 
 class TestPublisher:

@@ -9,10 +9,13 @@ from uuid import uuid4
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 
+from contract.choosing import ChoosingContract
 from contract.contexts import STALE, TRACEPARENT
 from contract.delivery import Delivery, VerbsReceivingContract
+from contract.fitting import FittingContract
 from contract.handling import HandlerContract
 from contract.pulling import PullingContract
+from contract.retrying import RetryingContract
 from contract.sending import SendingContract, Wire, texts
 from spakky.tracing.context import TraceContext
 from spakky.tracing.error import WrongUseError
@@ -44,7 +47,10 @@ class Topic:
         pairs = [
             (name, value.encode() if isinstance(value, str) else value) for name, value in headers.items()
         ]
-        await self.producer.send_and_wait(self.name, b"value", headers=pairs, partition=0)
+        return await self.deliver_native(pairs)
+
+    async def deliver_native(self, headers: Any) -> Record:
+        await self.producer.send_and_wait(self.name, b"value", headers=headers, partition=0)
         return await self.record()
 
 
@@ -58,10 +64,8 @@ async def topic(kafka_address: str) -> AsyncIterator[Topic]:
         yield Topic(name, producer, consumer)
 
 
-class TestSending(SendingContract):
-    ways = ["send", "send_and_wait", "positional", "batch", "headers"]
-    recorded_ways = ["send", "send_and_wait", "positional", "batch"]
-    foreign = [("zebra", b"\x00\xff"), ("app", b"1"), ("app", b"2"), ("null", None), ("empty", b"")]
+class Sending:
+    """Sends through the wrapped producer and looks at what arrives."""
 
     @pytest.fixture(autouse=True)
     def _on(self, topic: Topic) -> None:
@@ -85,6 +89,9 @@ class TestSending(SendingContract):
             assert batch.append(key=None, value=value, timestamp=None, headers=headers) is not None
             await (await producer.send_batch(batch, name, partition=0))
 
+    async def send_filled(self, way: str, filling: int, **options: Any) -> None:
+        await self.send(way, None, value=b"x" * filling, **options)
+
     async def arrived(self) -> Wire:
         wire: Wire = {}
         for name, value in (await self.topic.record()).headers:
@@ -100,6 +107,17 @@ class TestSending(SendingContract):
         return raised.value
 
 
+class TestSending(Sending, SendingContract):
+    ways = ["send", "send_and_wait", "positional", "batch", "headers"]
+    recorded_ways = ["send", "send_and_wait", "positional", "batch"]
+    foreign = [("zebra", b"\x00\xff"), ("app", b"1"), ("app", b"2"), ("null", None), ("empty", b"")]
+
+
+class TestFitting(Sending, FittingContract):
+    fitting_ways = ["send", "send_and_wait", "positional"]
+    largest = 1_048_576 - 100
+
+
 class OverKafka(Delivery):
     integration = aiokafka
 
@@ -107,8 +125,15 @@ class OverKafka(Delivery):
     def _on(self, topic: Topic) -> None:
         self.topic = topic
 
+    @property
+    def source(self) -> str:
+        return self.topic.name
+
     async def deliver(self, headers: dict[str, Any]) -> Record:
         return await self.topic.deliver(headers)
+
+    async def deliver_native(self, headers: Any) -> Record:
+        return await self.topic.deliver_native(headers)
 
 
 class TestReceiving(OverKafka, VerbsReceivingContract):
@@ -119,6 +144,12 @@ class TestHandlers(OverKafka, HandlerContract): ...
 
 
 class TestPulling(OverKafka, PullingContract): ...
+
+
+class TestChoosing(OverKafka, ChoosingContract): ...
+
+
+class TestRetrying(OverKafka, RetryingContract): ...
 
 
 class TestProducer:
@@ -337,8 +368,8 @@ class TestConsumer:
             aiokafka.process(b"value")  # type: ignore[arg-type]
 
     async def test_what_is_no_consumer_is_refused(self) -> None:
-        with pytest.raises(WrongUseError, match="takes what `async for` takes, got list"):
-            aiokafka.iterate([])  # type: ignore[arg-type]
+        with pytest.raises(WrongUseError, match="takes what `async for` or `for` takes, got int"):
+            aiokafka.iterate(7)  # type: ignore[call-overload]
 
 
 def texts_of(record: Record, name: str) -> list[str]:

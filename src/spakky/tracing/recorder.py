@@ -57,6 +57,10 @@ class Span:
         attempt: 1 for the first try, 2 for the first retry; `None` if the broker does not say.
         process: The name of the process that recorded it.
         process_id: Its number.
+        death_count: How often the message was dead-lettered on its way; `None` if the broker does not say.
+        is_redelivered: Whether the broker handed it out again; `None` if it does not say.
+        queue_time_nano: How long the message was on its way, in nanoseconds, from its own timestamp to the start
+            of its processing; 0 if the clocks disagree, `None` if it has no timestamp.
     """
 
     name: str
@@ -74,6 +78,9 @@ class Span:
     attempt: int | None
     process: str
     process_id: int
+    death_count: int | None = None
+    is_redelivered: bool | None = None
+    queue_time_nano: int | None = None
 
 
 class Recorder(ABC):
@@ -215,8 +222,15 @@ class _OpenSpan:
                 attempt=operation.attempt,
                 process=self._process,
                 process_id=os.getpid(),
+                death_count=operation.death_count,
+                is_redelivered=operation.is_redelivered,
+                queue_time_nano=_queue_time(operation.sent_unix_nano, self._start),
             )
         )
+
+
+def _queue_time(sent: int | None, received: int) -> int | None:
+    return None if sent is None else max(0, received - sent)
 
 
 def _qualified_name(cls: type) -> str:

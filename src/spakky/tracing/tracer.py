@@ -34,6 +34,10 @@ class Operation:
         parent: The span it belongs to, `None` for a root.
         links: Other spans that it comes from.
         attempt: 1 for the first try, 2 for the first retry; `None` if the broker does not say.
+        death_count: How often the message was dead-lettered on its way; `None` if the broker does not say.
+        is_redelivered: Whether the broker hands it out again; `None` if it does not say.
+        sent_unix_nano: The message's own timestamp, in nanoseconds since 1970 (UTC) as exact as the broker has
+            it; `None` if there is none.
     """
 
     name: str
@@ -44,6 +48,9 @@ class Operation:
     parent: TraceContext | None = None
     links: tuple[TraceContext, ...] = ()
     attempt: int | None = None
+    death_count: int | None = None
+    is_redelivered: bool | None = None
+    sent_unix_nano: int | None = None
 
 
 class ISpan(Protocol):

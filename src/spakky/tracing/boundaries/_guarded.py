@@ -6,17 +6,27 @@ import logging
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from spakky.tracing.baggage import Baggage
+from spakky.tracing.carriers import UNKNOWN
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from spakky.tracing.boundaries.client import Client, MessageT
     from spakky.tracing.boundaries.options import Policy
-    from spakky.tracing.carriers import HeadersT, ICarrier
+    from spakky.tracing.carriers import Delivery, HeadersT, ICarrier
     from spakky.tracing.context import TraceContext
     from spakky.tracing.tracer import ISpan, ITracer, Operation, Outcome
 
-__all__ = ["Recording", "end_span", "extract", "extract_baggage", "headers_of", "inject", "start_span"]
+__all__ = [
+    "Recording",
+    "delivery_of",
+    "end_span",
+    "extract",
+    "extract_baggage",
+    "headers_of",
+    "inject",
+    "start_span",
+]
 
 _logger: Final = logging.getLogger("spakky.tracing")
 _NO_BAGGAGE: Final = Baggage()
@@ -29,6 +39,15 @@ def headers_of(client: Client[MessageT, Any], message: MessageT) -> object:
     except Exception as error:  # noqa: BLE001 - a message is one also if its client cannot read the headers
         _logger.debug("no trace context: the headers cannot be read: %s", type(error).__name__)
         return None
+
+
+def delivery_of(client: Client[MessageT, Any], message: MessageT) -> Delivery:
+    """Return what a received *message* says of its way, nothing if that cannot be read."""
+    try:
+        return client.delivery(message)
+    except Exception as error:  # noqa: BLE001 - what is said of a message may be anything
+        _logger.debug("the way of a message cannot be read: %s", type(error).__name__)
+        return UNKNOWN
 
 
 def extract(policy: Policy, carrier: ICarrier[Any], headers: object) -> TraceContext | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping
 from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeVar, cast
 
@@ -42,19 +42,20 @@ def handles_message(receiver: Receiver[Any], handler: HandlerT) -> HandlerT:
 
     Args:
         receiver: Says how a message is processed.
-        handler: A callable, async or sync. What it returns and raises, its signature, name and type hints
-            are the caller's as before.
+        handler: A callable, async or sync, or a generator function of either kind, whose every step runs in
+            the context. What it returns, yields and raises, its signature, name and type hints are the
+            caller's as before.
 
     Raises:
         WrongUseError: This is not callable, or (when it is called) it gets no message.
     """
-    message_type = receiver.client.message_type
+    client = receiver.client
 
     def entrance(arguments: Sequence[object]) -> Processing[Any]:
-        for argument in arguments:
-            if isinstance(argument, message_type):
-                return receiver.process(argument)
-        raise WrongUseError(_without(message_type.__name__, handler))
+        message = client.message_among(arguments)
+        if message is None:
+            raise WrongUseError(_without(client.expected, handler))
+        return receiver.process(message)
 
     return _entered(receiver, handler, entrance)
 
@@ -69,15 +70,15 @@ def handles_batch(receiver: Receiver[Any], handler: HandlerT) -> HandlerT:
     Raises:
         WrongUseError: This is not callable, or (when it is called) it gets no messages.
     """
-    message_type = receiver.client.message_type
+    client = receiver.client
 
     def entrance(arguments: Sequence[object]) -> Processing[Any]:
         candidates = [argument for argument in arguments if isinstance(argument, (list, tuple, Mapping))]
         batches = [messages for each in candidates if (messages := messages_in(each)) is not None]
         for messages in sorted(batches, key=len, reverse=True):
-            if all(isinstance(message, message_type) for message in messages):
+            if all(client.recognizes(message) for message in messages):
                 return receiver.process_batch(messages)
-        raise WrongUseError(_without(f"list of {message_type.__name__}", handler))
+        raise WrongUseError(_without(f"list of {client.expected}", handler))
 
     return _entered(receiver, handler, entrance)
 
@@ -91,9 +92,20 @@ def _entered(receiver: Receiver[Any], handler: HandlerT, entrance: _Entrance) ->
         if mark.entered is not handler:  # a decorator on top has copied the mark, as functools.wraps does
             return handler
         handler = cast("HandlerT", mark.handler)
-    entered = _async_handler(handler, entrance) if _is_async(handler) else _sync_handler(handler, entrance)
+    entered = _enter_by(handler)(handler, entrance)
     setattr(entered, _MARK, _Mark(receiver.client, handler, entered))
     return cast("HandlerT", entered)
+
+
+def _enter_by(handler: Callable[..., Any]) -> Callable[[Callable[..., Any], _Entrance], Callable[..., Any]]:
+    """Return what makes a handler of the same kind as *handler* is."""
+    if _is(inspect.iscoroutinefunction, handler):
+        return _async_handler
+    if _is(inspect.isasyncgenfunction, handler):
+        return _async_generator_handler
+    if _is(inspect.isgeneratorfunction, handler):
+        return _generator_handler
+    return _sync_handler
 
 
 def _async_handler(
@@ -126,11 +138,87 @@ async def _awaited(processing: Processing[Any], result: Coroutine[Any, Any, obje
         return await result
 
 
-def _is_async(handler: Callable[..., object]) -> bool:
+def _generator_handler(
+    handler: Callable[..., Generator[Any, Any, Any]], entrance: _Entrance
+) -> Callable[..., Generator[Any, Any, Any]]:
+    @wraps(handler)
+    def processed(*args: object, **kwargs: object) -> Generator[Any, Any, Any]:
+        processing = entrance([*args, *kwargs.values()])
+        return (yield from _Steps(processing, handler(*args, **kwargs)))
+
+    return processed
+
+
+class _Steps(Generator[Any, Any, Any]):
+    """A generator whose steps run in the context of a message; between them the caller has its own."""
+
+    def __init__(self, processing: Processing[Any], generator: Generator[Any, Any, Any]) -> None:
+        self._processing = processing
+        self._generator = generator
+
+    def send(self, value: object) -> object:
+        return self._step(self._generator.send, value)
+
+    def throw(self, *error: Any) -> object:
+        return self._step(self._generator.throw, *error)
+
+    def _step(self, advance: Callable[..., object], *arguments: object) -> object:
+        with self._processing:
+            try:
+                item = advance(*arguments)
+            except StopIteration as stop:
+                end = stop
+            else:
+                self._processing.pause()
+                return item
+        raise end
+
+
+def _async_generator_handler(
+    handler: Callable[..., AsyncGenerator[Any, Any]], entrance: _Entrance
+) -> Callable[..., AsyncGenerator[Any, Any]]:
+    @wraps(handler)
+    async def processed(*args: object, **kwargs: object) -> AsyncGenerator[Any, Any]:
+        processing = entrance([*args, *kwargs.values()])
+        generator = handler(*args, **kwargs)
+        advance: Coroutine[Any, Any, Any] = generator.asend(None)
+        while True:
+            try:
+                item = await _awaited_step(processing, advance)
+            except StopAsyncIteration:
+                return
+            try:
+                sent = yield item
+            except GeneratorExit:
+                await _awaited_step(processing, generator.aclose())
+                processing.close("unknown")
+                raise
+            except BaseException as error:  # noqa: BLE001 - thrown by the caller, for the handler to see
+                advance = generator.athrow(error)
+            else:
+                advance = generator.asend(sent)
+
+    return processed
+
+
+async def _awaited_step(processing: Processing[Any], advance: Coroutine[Any, Any, Any]) -> object:
+    """Run one step of an async generator in the context of its message."""
+    with processing:
+        try:
+            item = await advance
+        except StopAsyncIteration as stop:
+            end = stop
+        else:
+            processing.pause()
+            return item
+    raise end
+
+
+def _is(predicate: Callable[[object], bool], handler: object) -> bool:
+    """Return whether a function is of a kind, also inside of a partial or as the `__call__` of an object."""
     if isinstance(handler, partial):
-        return _is_async(handler.func)
-    call = getattr(handler, "__call__", None)  # noqa: B004 - an object may be a handler through its class
-    return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(call)
+        return _is(predicate, handler.func)
+    return predicate(handler) or predicate(getattr(handler, "__call__", None))  # noqa: B004 - through its class
 
 
 def _without(expected: str, handler: object) -> str:

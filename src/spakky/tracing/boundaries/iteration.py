@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from typing import TYPE_CHECKING, Generic, Self
 
 from spakky.tracing.boundaries.client import MessageT
@@ -15,10 +15,38 @@ if TYPE_CHECKING:
     from spakky.tracing.boundaries.process import Processing, Receiver
     from spakky.tracing.tracer import Outcome
 
-__all__ = ["AsyncIteration"]
+__all__ = ["AsyncIteration", "Iteration", "iteration_over"]
 
 
-class AsyncIteration(AsyncIterator[MessageT], Generic[MessageT]):
+class _Loop(Generic[MessageT]):
+    """From one step to the next the message's context is current.
+
+    A loop that is left early (`break`, an exception) gives the iteration up, and with it what was current
+    before is back. An iteration that is kept in a variable is closed by hand or as a block, which also records
+    an exception of the body.
+    """
+
+    def __init__(self, receiver: Receiver[MessageT]) -> None:
+        self._processing: Processing[MessageT] | None = None
+        self._receiver = receiver
+
+    def __del__(self) -> None:
+        self._finish("unknown")
+
+    def _begin(self, message: MessageT) -> MessageT:
+        self._processing = self._receiver.process(message).open()
+        return message
+
+    def _finish(self, outcome: Outcome, error: BaseException | None = None) -> None:
+        processing, self._processing = self._processing, None
+        if processing is not None:
+            processing.close(outcome, error)
+
+    def _leave(self, error: BaseException | None) -> None:
+        self._finish("unknown" if error is None else outcome_of(error), error)
+
+
+class AsyncIteration(_Loop[MessageT], AsyncIterator[MessageT]):
     """The messages of an async iterable; from one step to the next the message's context is current.
 
     A loop that is left early (`break`, an exception) gives the iteration up, and with it what was current
@@ -27,16 +55,8 @@ class AsyncIteration(AsyncIterator[MessageT], Generic[MessageT]):
     """
 
     def __init__(self, receiver: Receiver[MessageT], source: AsyncIterable[MessageT]) -> None:
-        """Iterate over *source*.
-
-        Raises:
-            WrongUseError: *source* is no async iterable.
-        """
-        self._processing: Processing[MessageT] | None = None
-        if not isinstance(source, AsyncIterable):
-            message = f"iterate() takes what `async for` takes, got {type(source).__name__}"
-            raise WrongUseError(message)
-        self._receiver = receiver
+        """Iterate over *source*."""
+        super().__init__(receiver)
         self._messages = aiter(source)
 
     def __aiter__(self) -> Self:
@@ -44,9 +64,7 @@ class AsyncIteration(AsyncIterator[MessageT], Generic[MessageT]):
 
     async def __anext__(self) -> MessageT:
         self._finish("ok")
-        message = await anext(self._messages)
-        self._processing = self._receiver.process(message).open()
-        return message
+        return self._begin(await anext(self._messages))
 
     async def aclose(self) -> None:
         """End the processing of the last message; the source is its owner's to close."""
@@ -58,12 +76,53 @@ class AsyncIteration(AsyncIterator[MessageT], Generic[MessageT]):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._finish("unknown" if error is None else outcome_of(error), error)
+        self._leave(error)
 
-    def __del__(self) -> None:
+
+class Iteration(_Loop[MessageT], Iterator[MessageT]):
+    """The messages of an iterable; from one step to the next the message's context is current.
+
+    A loop that is left early (`break`, an exception) gives the iteration up, and with it what was current
+    before is back. An iteration that is kept in a variable is closed by `close` or as a `with` block, which
+    also records an exception of the body.
+    """
+
+    def __init__(self, receiver: Receiver[MessageT], source: Iterable[MessageT]) -> None:
+        """Iterate over *source*."""
+        super().__init__(receiver)
+        self._messages = iter(source)
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> MessageT:
+        self._finish("ok")
+        return self._begin(next(self._messages))
+
+    def close(self) -> None:
+        """End the processing of the last message; the source is its owner's to close."""
         self._finish("unknown")
 
-    def _finish(self, outcome: Outcome, error: BaseException | None = None) -> None:
-        processing, self._processing = self._processing, None
-        if processing is not None:
-            processing.close(outcome, error)
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._leave(error)
+
+
+def iteration_over(
+    receiver: Receiver[MessageT], source: AsyncIterable[MessageT] | Iterable[MessageT]
+) -> AsyncIteration[MessageT] | Iteration[MessageT]:
+    """Return the iteration over *source*, of its own kind.
+
+    Raises:
+        WrongUseError: *source* is not iterable in either way.
+    """
+    if isinstance(source, AsyncIterable):
+        return AsyncIteration(receiver, source)
+    if isinstance(source, Iterable) and not isinstance(source, (str, bytes, bytearray, memoryview)):
+        return Iteration(receiver, source)
+    message = f"iterate() takes what `async for` or `for` takes, got {type(source).__name__}"
+    raise WrongUseError(message)

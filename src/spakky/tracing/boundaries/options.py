@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from dataclasses import dataclass, field
-from typing import Any, Final, Literal, Self, TypedDict, get_args
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Literal, Self, TypeAlias, TypedDict, TypeVar, get_args
 
 from spakky.tracing.error import WrongUseError
 from spakky.tracing.propagator import ITracePropagator
 from spakky.tracing.recorder import JsonLinesRecorder
+from spakky.tracing.switch import is_switched_on
 from spakky.tracing.tracer import ITracer, get_tracer, set_tracer
 from spakky.tracing.w3c_propagator import W3C
 
-__all__ = ["Options", "Policy", "ReceiveOptions", "Relation", "SendOptions"]
+__all__ = [
+    "EnabledChoice",
+    "Options",
+    "Policy",
+    "ReceiveOptions",
+    "Relation",
+    "RelationChoice",
+    "SendOptions",
+    "Settings",
+]
+
+_logger: Final = logging.getLogger("spakky.tracing")
 
 Relation = Literal["child", "link", "root"]
 """How the processing of a message relates to its sender.
@@ -22,19 +36,30 @@ Relation = Literal["child", "link", "root"]
 - `root`: a new trace that ignores the sender; for input that is not trusted.
 """
 
+RelationChoice: TypeAlias = Relation | Mapping[str, Relation] | Callable[[Any], Relation]
+"""One relation for all messages, one for each name of a topic, queue or exchange, or a function of the message.
+
+What a mapping does not name is a `child`. A function that fails or returns something else makes a `root`.
+"""
+
+EnabledChoice: TypeAlias = bool | Mapping[str, bool]
+"""Whether it is switched on, for all or for each name of a topic, queue or exchange; others are switched on."""
+
+ValueT = TypeVar("ValueT")
+
 
 class SendOptions(TypedDict, total=False):
     """Options of what sends; all may be left out.
 
     Attributes:
         propagator: The format of the headers; W3C trace context and baggage unless given.
-        enabled: `False` switches it off: headers stay as the caller gave them.
+        enabled: `False` switches it off: headers stay as the caller gave them. A mapping does so by name.
         tracer: What records spans here; what `set_tracer` set unless given.
         keep: `True` leaves a valid context in the caller's headers as it is, also inside of a trace.
     """
 
     propagator: ITracePropagator
-    enabled: bool
+    enabled: EnabledChoice
     tracer: ITracer
     keep: bool
 
@@ -45,13 +70,14 @@ class ReceiveOptions(TypedDict, total=False):
     Attributes:
         propagator: The format of the headers; W3C trace context and baggage unless given.
         relation: How the processing relates to the sender; `child` unless given.
-        enabled: `False` switches it off: no header is read, what is current stays so.
+        enabled: `False` switches it off: no header is read, what is current stays so. A mapping does so by
+            name.
         tracer: What records spans here; what `set_tracer` set unless given.
     """
 
     propagator: ITracePropagator
-    relation: Relation
-    enabled: bool
+    relation: RelationChoice
+    enabled: EnabledChoice
     tracer: ITracer
 
 
@@ -68,8 +94,8 @@ class Policy:
     """
 
     propagator: ITracePropagator = W3C
-    relation: Relation = "child"
-    enabled: bool = True
+    relation: RelationChoice = "child"
+    enabled: EnabledChoice = True
     tracer: ITracer | None = None
     keep: bool = False
     fields: frozenset[str] = field(init=False)
@@ -78,9 +104,8 @@ class Policy:
         if not isinstance(self.propagator, ITracePropagator):
             message = f"propagator= takes an ITracePropagator, got {type(self.propagator).__name__}"
             raise WrongUseError(message)
-        if self.relation not in get_args(Relation):
-            message = f"relation= takes 'child', 'link' or 'root', got {self.relation!r}"
-            raise WrongUseError(message)
+        _check_relation(self.relation)
+        _check_enabled(self.enabled)
         object.__setattr__(self, "fields", frozenset(name.lower() for name in self.propagator.fields()))
 
     @classmethod
@@ -94,18 +119,122 @@ class Policy:
         Raises:
             WrongUseError: There is no such option, or its value is of the wrong kind.
         """
-        given = dict(options) if isinstance(options, dict) else {}
-        unknown = given.keys() - allowed.__annotations__.keys()
-        if unknown:
-            names = ", ".join(sorted(allowed.__annotations__))
-            message = f"there is no option {min(unknown)!r} here; the options are {names}"
-            raise WrongUseError(message)
-        return cls(**given)
+        return cls(**_known(allowed, options))
 
     def active_tracer(self) -> ITracer | None:
         """Return what records spans now, `None` for nothing."""
         return self.tracer or get_tracer()
 
+    def enables(self, names: Callable[[], Sequence[str]]) -> bool:
+        """Return whether it is switched on for a destination.
+
+        Args:
+            names: Gets what the destination is called, the most exact name first; only asked if it matters.
+        """
+        if not is_switched_on():
+            return False
+        return self.enabled if isinstance(self.enabled, bool) else _named(self.enabled, names(), default=True)
+
+    def relation_of(self, message: object, names: Callable[[], Sequence[str]]) -> Relation:
+        """Return how the processing of *message* relates to its sender.
+
+        Args:
+            message: What a function of the message is called with.
+            names: Gets what its source is called, the most exact name first; only asked if it matters.
+        """
+        relation = self.relation
+        if isinstance(relation, str):
+            return relation
+        if isinstance(relation, Mapping):
+            return _named(relation, names(), default="child")
+        return _chosen(relation, message)
+
+
+class Settings:
+    """The policy of an integration or of a call, which follows when that of the integration changes."""
+
+    def __init__(self, allowed: type[Any], options: object = None, base: Settings | None = None) -> None:
+        """Put *options* on top of those of *base*, or else of the library's defaults.
+
+        Raises:
+            WrongUseError: There is no such option, or its value is of the wrong kind.
+        """
+        self._allowed = allowed
+        self._options = _known(allowed, options)
+        self._base = base
+        self._derived_from = base.policy if base else _DEFAULT
+        self._policy = replace(self._derived_from, **self._options)
+
+    @classmethod
+    def fixed(cls, policy: Policy) -> Self:
+        """Return settings that are always *policy*."""
+        settings = cls(Options)
+        settings._policy = policy
+        return settings
+
+    @property
+    def policy(self) -> Policy:
+        """The policy that holds now."""
+        if self._base is not None and (base := self._base.policy) is not self._derived_from:
+            self._policy = replace(base, **self._options)
+            self._derived_from = base
+        return self._policy
+
+    def change(self, options: object) -> None:
+        """Put other options in the place of those given before.
+
+        Raises:
+            WrongUseError: There is no such option, or its value is of the wrong kind; nothing has changed.
+        """
+        known = _known(self._allowed, options)
+        self._policy = replace(self._derived_from, **known)
+        self._options = known
+
+
+def _known(allowed: type[Any], options: object) -> dict[str, Any]:
+    """Return the *options* if all of them are *allowed*."""
+    given = dict(options) if isinstance(options, dict) else {}
+    unknown = given.keys() - allowed.__annotations__.keys()
+    if unknown:
+        names = ", ".join(sorted(allowed.__annotations__))
+        message = f"there is no option {min(unknown)!r} here; the options are {names}"
+        raise WrongUseError(message)
+    return given
+
+
+def _check_relation(relation: object) -> None:
+    if callable(relation):
+        return
+    for each in relation.values() if isinstance(relation, Mapping) else (relation,):
+        if each not in get_args(Relation):
+            message = f"relation= takes 'child', 'link' or 'root', got {each!r}"
+            raise WrongUseError(message)
+
+
+def _check_enabled(enabled: object) -> None:
+    for each in enabled.values() if isinstance(enabled, Mapping) else (enabled,):
+        if not isinstance(each, bool):
+            message = f"enabled= takes True, False or a mapping of names to these, got {each!r}"
+            raise WrongUseError(message)
+
+
+def _named(choices: Mapping[str, ValueT], names: Sequence[str], *, default: ValueT) -> ValueT:
+    return next((choices[name] for name in names if name in choices), default)
+
+
+def _chosen(choose: Callable[[Any], Relation], message: object) -> Relation:
+    try:
+        relation = choose(message)
+    except Exception:  # the function is the user's; a message is worth more than its trace
+        _logger.debug("the sender is ignored: the function given as relation= failed", exc_info=True)
+        return "root"
+    if relation in get_args(Relation):
+        return relation
+    _logger.debug("the sender is ignored: the function given as relation= returned %r", relation)
+    return "root"
+
+
+_DEFAULT: Final = Policy()
 
 _RECORD: Final = os.environ.get("SPAKKY_TRACING_RECORD")
 

@@ -8,7 +8,13 @@ __all__ = ["outcome_of"]
 
 
 def outcome_of(error: BaseException | None) -> Outcome:
-    """Return `ok` without an *error*, `cancelled` for asyncio's cancellation, `error` for any other."""
+    """Return how an operation ended.
+
+    `ok` without an *error*, `cancelled` for asyncio's cancellation, `unknown` for a generator that is given up,
+    `error` for any other.
+    """
     if error is None:
         return "ok"
+    if isinstance(error, GeneratorExit):
+        return "unknown"
     return "cancelled" if isinstance(error, CancelledError) else "error"

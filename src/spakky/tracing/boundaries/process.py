@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, Self, TypeAli
 
 from spakky.tracing.boundaries._guarded import (
     Recording,
+    delivery_of,
     end_span,
     extract,
     extract_baggage,
@@ -16,6 +17,7 @@ from spakky.tracing.boundaries._guarded import (
 )
 from spakky.tracing.boundaries.client import Client, MessageT
 from spakky.tracing.boundaries.outcome import outcome_of
+from spakky.tracing.carriers import UNKNOWN, Delivery
 from spakky.tracing.context import Scope, TraceContext
 from spakky.tracing.error import WrongUseError
 from spakky.tracing.tracer import Operation, Outcome
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from spakky.tracing.baggage import Baggage
-    from spakky.tracing.boundaries.options import Policy
+    from spakky.tracing.boundaries.options import Policy, Relation, Settings
 
 __all__ = ["Batch", "BatchProcessing", "Processing", "Receiver", "messages_in"]
 
@@ -33,11 +35,26 @@ Batch: TypeAlias = Iterable[MessageT] | Mapping[Any, Sequence[MessageT]]
 
 
 class Receiver(Generic[MessageT]):
-    """Receives by one client library under one policy."""
+    """Receives by one client library under one policy.
 
-    def __init__(self, client: Client[MessageT, Any], policy: Policy) -> None:
+    Attributes:
+        client: The client library.
+        source: The name of the queue that all messages come from, where a message does not know it.
+    """
+
+    def __init__(self, client: Client[MessageT, Any], settings: Settings, source: str | None = None) -> None:
         self.client: Final = client
-        self.policy: Final = policy
+        self.source: Final = source
+        self._settings = settings
+
+    @property
+    def policy(self) -> Policy:
+        """The options that hold now."""
+        return self._settings.policy
+
+    def of(self, source: str) -> Receiver[MessageT]:
+        """Return what receives from the queue *source* under the same options."""
+        return Receiver(self.client, self._settings, source)
 
     def context_from(self, message: MessageT) -> TraceContext | None:
         """Return the context that *message* carries, `None` if there is none that can be used.
@@ -46,9 +63,7 @@ class Receiver(Generic[MessageT]):
             WrongUseError: This is no message of the client library.
         """
         self._check(message)
-        if not self.policy.enabled:
-            return None
-        return extract(self.policy, self.client.carrier, headers_of(self.client, message))
+        return self.sender_of(message) if self.reads(message) else None
 
     def process(self, message: MessageT, *, sender: TraceContext | None = None) -> Processing[MessageT]:
         """Return the processing of *message*, a `with` block.
@@ -74,21 +89,44 @@ class Receiver(Generic[MessageT]):
         """
         messages = messages_in(batch)
         if messages is None:
-            expected = self.client.message_type.__name__
-            sentence = f"this takes a list of received {expected}, got {type(batch).__name__}"
+            sentence = f"this takes a list of received {self.client.expected}, got {type(batch).__name__}"
             raise WrongUseError(sentence)
         for message in messages:
             self._check(message)
         return BatchProcessing(self, messages)
+
+    def reads(self, message: MessageT) -> bool:
+        """Return whether the headers of *message* are to be read at all."""
+        return self.policy.enables(lambda: self._names(message)) and self.client.is_record(message)
+
+    def relation_to(self, message: MessageT) -> Relation:
+        """Return how the processing of *message* relates to its sender."""
+        return self.policy.relation_of(message, lambda: self._names(message))
+
+    def read(self, message: MessageT) -> tuple[object, Delivery]:
+        """Return the headers of *message* and what it says of its way.
+
+        Raises:
+            WrongUseError: This is no message of the client library.
+        """
+        self._check(message)
+        return headers_of(self.client, message), delivery_of(self.client, message)
+
+    def sender_of(self, message: MessageT) -> TraceContext | None:
+        """Return the context in the headers of *message*, `None` if there is none that can be used."""
+        return extract(self.policy, self.client.carrier, headers_of(self.client, message))
+
+    def _names(self, message: MessageT) -> Sequence[str]:
+        names = self.client.names_of(message)
+        return names if self.source is None else (self.source, *names)
 
     def baggage_from(self, message: MessageT) -> Baggage:
         """Return the baggage that *message* carries, also without a context; empty if there is none."""
         return extract_baggage(self.policy, self.client.carrier, headers_of(self.client, message))
 
     def _check(self, message: object) -> None:
-        expected = self.client.message_type
-        if not isinstance(message, expected):
-            sentence = f"this takes a received {expected.__name__}, got {type(message).__name__}"
+        if not self.client.recognizes(message):
+            sentence = f"this takes a received {self.client.expected}, got {type(message).__name__}"
             raise WrongUseError(sentence)
 
 
@@ -103,11 +141,12 @@ def messages_in(batch: object) -> list[Any] | None:
 
 
 class _Related(NamedTuple):
-    """The context of a processing, and where it comes from."""
+    """The context of a processing, where it comes from, and what its message says of its way."""
 
     context: TraceContext
     parent: TraceContext | None = None
     links: tuple[TraceContext, ...] = ()
+    delivery: Delivery = UNKNOWN
 
 
 class Processing(Generic[MessageT]):
@@ -118,7 +157,8 @@ class Processing(Generic[MessageT]):
 
     Attributes:
         context: What is current in the block; `None` before it, and where processing is switched off.
-        links: The senders that it comes from without being their child.
+        links: The senders that it links to: those that it comes from without being their child, and the failed
+            attempt that a retry or a dead letter comes from.
     """
 
     def __init__(
@@ -130,6 +170,7 @@ class Processing(Generic[MessageT]):
         self._messages = messages
         self._sender = sender
         self._is_paused = False
+        self._resumes_in: TraceContext | None = None
         self._scope: Scope | None = None
         self._span: Recording | None = None
 
@@ -142,7 +183,7 @@ class Processing(Generic[MessageT]):
         if self._scope is not None:
             message = "this message is being processed already: call process() again for another block"
             raise WrongUseError(message)
-        if self._receiver.policy.enabled and self._messages:
+        if self._reads():
             related = self._relate()
             self._span = self._start(related)
             self.context = self._span.context if self._span else related.context
@@ -158,23 +199,30 @@ class Processing(Generic[MessageT]):
             end_span(self._span, outcome, error)
 
     def pause(self) -> None:
-        """Leave the block without an end: the next one, maybe in another task, goes on with it."""
+        """Leave the block without an end: the next one, maybe in another task, goes on with what is current."""
         if self._scope is not None:
+            self._resumes_in = TraceContext.get()
             self._scope.close()
             self._is_paused = True
+
+    def _reads(self) -> bool:
+        (message,) = self._messages
+        return self._receiver.reads(message)
 
     def _relate(self) -> _Related:
         """Relate one message to its sender."""
         (message,) = self._messages
-        relation = self._receiver.policy.relation
+        relation = self._receiver.relation_to(message)
+        delivery = delivery_of(self._receiver.client, message)
         if relation == "root":
-            return _Related(TraceContext.new_root())
-        sender = self._sender or self._receiver.context_from(message)
+            return _Related(TraceContext.new_root(), delivery=delivery)
+        sender = self._sender or self._receiver.sender_of(message)
         if sender is None:
-            return _Related(TraceContext.new_root(baggage=self._receiver.baggage_from(message)))
+            root = TraceContext.new_root(baggage=self._receiver.baggage_from(message))
+            return _Related(root, delivery=delivery)
         if relation == "link":
-            return _Related(TraceContext.new_root(baggage=sender.baggage), links=(sender,))
-        return _Related(sender.child(), parent=sender)
+            return _Related(TraceContext.new_root(baggage=sender.baggage), None, (sender,), delivery)
+        return _Related(sender.child(), sender, (sender,) if delivery.follows_failure else (), delivery)
 
     def _start(self, related: _Related) -> Recording | None:
         tracer = self._receiver.policy.active_tracer()
@@ -190,14 +238,17 @@ class Processing(Generic[MessageT]):
             context=related.context,
             parent=related.parent,
             links=related.links,
-            attempt=client.attempt(first),
+            attempt=related.delivery.attempt,
+            death_count=related.delivery.death_count,
+            is_redelivered=related.delivery.is_redelivered,
+            sent_unix_nano=related.delivery.sent_unix_nano,
         )
 
     def __enter__(self) -> Self:
         if not self._is_paused:
             return self.open()
         self._is_paused = False
-        self._scope = Scope(self.context).open()
+        self._scope = Scope(self._resumes_in).open()
         return self
 
     def __exit__(
@@ -212,23 +263,36 @@ class BatchProcessing(Processing[MessageT]):
 
     Its context is a child of what is current where the block starts, or else a new trace, and it links to
     every distinct sender. An empty batch changes nothing.
+
+    A message whose relation is `root` is no link; if there is one whose relation is not `child`, the batch is a
+    new trace. Messages from where it is switched off do not count.
     """
 
     def context_of(self, message: MessageT) -> TraceContext | None:
         """Return the context that *message* carries, `None` if there is none that can be used."""
         return self._receiver.context_from(message)
 
+    def process(self, message: MessageT) -> Processing[MessageT]:
+        """Return a `with` block within this one, in which the context of one *message* is current.
+
+        Raises:
+            WrongUseError: This is no message of the client library.
+        """
+        return self._receiver.process(message)
+
+    def _reads(self) -> bool:
+        self._messages = [message for message in self._messages if self._receiver.reads(message)]
+        return bool(self._messages)
+
     def _relate(self) -> _Related:
-        relation = self._receiver.policy.relation
-        if relation == "root":
-            return _Related(TraceContext.new_root())
-        senders = {
-            (sender.trace_id, sender.span_id): sender
-            for sender in map(self._receiver.context_from, self._messages)
-            if sender is not None
-        }
-        links = tuple(senders.values())
+        relations = [self._receiver.relation_to(message) for message in self._messages]
+        senders = [
+            self._receiver.sender_of(message)
+            for message, relation in zip(self._messages, relations, strict=True)
+            if relation != "root"
+        ]
+        links = tuple({(each.trace_id, each.span_id): each for each in senders if each is not None}.values())
         current = TraceContext.get()
-        if current is None or relation == "link":
+        if current is None or set(relations) != {"child"}:
             return _Related(TraceContext.new_root(), links=links)
         return _Related(current.child(), current, links)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast
+import logging
+from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar, cast
 
+from spakky.tracing.baggage import Baggage
 from spakky.tracing.boundaries._guarded import (
     Recording,
     end_span,
@@ -14,20 +16,25 @@ from spakky.tracing.boundaries._guarded import (
     start_span,
 )
 from spakky.tracing.boundaries.outcome import outcome_of
+from spakky.tracing.carriers import RETRY_COUNT
 from spakky.tracing.context import TraceContext
+from spakky.tracing.trace_state import TraceState
 from spakky.tracing.tracer import Operation
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
     from types import TracebackType
 
     from spakky.tracing.boundaries.client import Client
-    from spakky.tracing.boundaries.options import Policy
+    from spakky.tracing.boundaries.options import Policy, Settings
     from spakky.tracing.tracer import Outcome
 
 __all__ = ["Publishing", "Sender"]
 
 HeadersT = TypeVar("HeadersT")
 ResultT = TypeVar("ResultT")
+
+_logger: Final = logging.getLogger("spakky.tracing")
 
 
 class Sender(Generic[HeadersT]):
@@ -38,9 +45,13 @@ class Sender(Generic[HeadersT]):
     the message, so that all who process it share one trace.
     """
 
-    def __init__(self, client: Client[Any, HeadersT], policy: Policy) -> None:
+    def __init__(self, client: Client[Any, HeadersT], settings: Settings) -> None:
         self._client = client
-        self._policy = policy
+        self._settings = settings
+
+    @property
+    def _policy(self) -> Policy:
+        return self._settings.policy
 
     def headers(self, existing: object = None) -> HeadersT:
         """Return new headers for a send by hand: *existing* ones, and the context.
@@ -50,23 +61,48 @@ class Sender(Generic[HeadersT]):
         """
         headers = self._client.carrier.copy(existing)
         current = TraceContext.get()
-        if not self._policy.enabled or self._carried(current, headers) is not None:
+        if not self._policy.enables(_no_names) or self._carried(current, headers) is not None:
             return headers
-        return self._written(headers, current or self._root(headers))
+        context = current or self._root(headers)
+        publishing = Publishing(self._written(headers, context), context, sender=self)
+        publishing.fit(self._client.room)
+        return publishing.headers
 
-    def publish(self, existing: object, destination: str, *, name: str | None = None) -> Publishing[HeadersT]:
+    def retry_headers(self, existing: object, retry_count: int) -> HeadersT:
+        """Return new headers for sending a message on: its own, the context, and how often it failed.
+
+        Raises:
+            WrongUseError: *existing* cannot be the headers of a message.
+        """
+        headers = self.headers(existing)
+        if self._policy.enables(_no_names):
+            self._client.carrier.set(headers, RETRY_COUNT, str(retry_count))
+        return headers
+
+    def publish(
+        self,
+        existing: object,
+        destination: str,
+        *,
+        names: Sequence[str] = (),
+        name: str | None = None,
+        room: int | None = None,
+    ) -> Publishing[HeadersT]:
         """Return the sending of a message, a `with` block around the client's own call.
 
         Args:
             existing: The caller's headers, which stay as they are; `None` for none.
             destination: Where it is sent to, for people.
+            names: What options may call the destination besides.
             name: The name of the sending; `send` and the destination unless given.
+            room: How many bytes the headers may take, as the client counts their size; `None` if that is as
+                usual.
 
         Raises:
             WrongUseError: *existing* cannot be the headers of a message.
         """
-        if not self._policy.enabled:
-            return Publishing(cast("HeadersT", existing), None, None)
+        if not self._policy.enables(lambda: (destination, *names)):
+            return Publishing(cast("HeadersT", existing))
         headers = self._client.carrier.copy(existing)
         current = TraceContext.get()
         carried = self._carried(current, headers)
@@ -76,15 +112,32 @@ class Sender(Generic[HeadersT]):
         context = current.child() if current else self._root(headers)
         span = self._span(context, current, destination, name)
         sent = span.context if span else current or context
-        return Publishing(self._written(headers, sent), sent, span)
+        publishing = Publishing(self._written(headers, sent), sent, span, self, destination)
+        publishing.fit(self._client.room if room is None else room)
+        return publishing
 
     def publish_batch(self, destination: str, contexts: tuple[TraceContext, ...]) -> Publishing[None]:
         """Return the sending of messages whose headers are written already; it links to their *contexts*."""
         current = TraceContext.get()
         context = current.child() if current else TraceContext.new_root()
-        enabled = self._policy.enabled
+        enabled = self._policy.enables(lambda: (destination,))
         span = self._span(context, current, destination, links=contexts) if enabled else None
-        return Publishing(None, None, span)
+        return Publishing(None, span=span)
+
+    def lighten(self, headers: HeadersT, context: TraceContext) -> tuple[HeadersT, TraceContext | None]:
+        """Return *headers* with less of *context* in them: without trace state and baggage, or without all.
+
+        Returns:
+            The headers, and what of the context is left in them, `None` for nothing.
+        """
+        if context.trace_state or context.baggage:
+            bare = context.with_trace_state(TraceState()).with_baggage(Baggage())
+            return self._written(headers, bare), bare
+        return self._client.carrier.copy(headers, self._policy.fields), None
+
+    def size_of(self, headers: HeadersT) -> int:
+        """Return the bytes that *headers* take, 0 if nobody counts them."""
+        return self._client.size(headers) if self._client.size is not None else 0
 
     def _carried(self, current: TraceContext | None, headers: HeadersT) -> TraceContext | None:
         """Return the context in the caller's headers if it is the one to send."""
@@ -131,15 +184,83 @@ class Publishing(Generic[HeadersT]):
 
     Attributes:
         headers: What to send, of the client's own type; what the caller gave if sending is switched off.
-        context: The context in them, `None` if sending is switched off.
+        context: The context in them, `None` if sending is switched off or there is no room for it.
     """
 
-    __slots__ = ("_span", "context", "headers")
+    __slots__ = ("_destination", "_sender", "_span", "context", "headers")
 
-    def __init__(self, headers: HeadersT, context: TraceContext | None, span: Recording | None) -> None:
+    def __init__(
+        self,
+        headers: HeadersT,
+        context: TraceContext | None = None,
+        span: Recording | None = None,
+        sender: Sender[HeadersT] | None = None,
+        destination: str = "",
+    ) -> None:
+        """Send *headers*; those that *sender* wrote may become fewer where there is no room for them."""
         self.headers = headers
         self.context = context
         self._span = span
+        self._sender = sender
+        self._destination = destination
+
+    def fit(self, room: int | None) -> None:
+        """Leave out of the headers what makes them larger than *room*, in bytes; `None` for no limit."""
+        if room is None or self._sender is None or self._sender.size_of(self.headers) <= room:
+            return
+        while self._lighten() and self._sender.size_of(self.headers) > room:
+            pass
+        self._warn()
+
+    def send(
+        self, call: Callable[[HeadersT], ResultT], is_too_large: Callable[[BaseException], bool]
+    ) -> ResultT:
+        """Return what the client's own *call* returns, with less in the headers each time it refuses their size.
+
+        Args:
+            call: Sends with these headers, or refuses before anything is sent.
+            is_too_large: Tells a refusal of the size from any other error; the last one is raised.
+        """
+        full = self.headers
+        while True:
+            try:
+                result = call(self.headers)
+            except Exception as error:
+                if not is_too_large(error) or not self._lighten():
+                    raise
+            else:
+                if self.headers is not full:
+                    self._warn()
+                return result
+
+    async def send_async(
+        self, call: Callable[[HeadersT], Awaitable[ResultT]], is_too_large: Callable[[BaseException], bool]
+    ) -> ResultT:
+        """Do as `send` with a *call* that is awaited."""
+        full = self.headers
+        while True:
+            try:
+                result = await call(self.headers)
+            except Exception as error:
+                if not is_too_large(error) or not self._lighten():
+                    raise
+            else:
+                if self.headers is not full:
+                    self._warn()
+                return result
+
+    def _lighten(self) -> bool:
+        """Leave out of the headers what can be spared next; tell whether there was anything."""
+        if self._sender is None or self.context is None:
+            return False
+        self.headers, self.context = self._sender.lighten(self.headers, self.context)
+        return True
+
+    def _warn(self) -> None:
+        less = "trace context" if self.context is None else "trace state and baggage"
+        _logger.warning(
+            "a message to %s is sent without %s, which makes it too large", self._destination, less
+        )
 
     def end(self, error: BaseException | None = None) -> None:
         """Say how the sending ended."""
@@ -173,6 +294,11 @@ class Publishing(Generic[HeadersT]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.end(error)
+
+
+def _no_names() -> Sequence[str]:
+    """Return no name: headers by hand are for nobody knows what."""
+    return ()
 
 
 def _followed(delivery: asyncio.Future[ResultT], publishing: Publishing[Any]) -> asyncio.Future[ResultT]:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from spakky.tracing.boundaries.client import Client, MessageT
 from spakky.tracing.boundaries.handler import HandlerT, handles_batch, handles_message
-from spakky.tracing.boundaries.iteration import AsyncIteration
-from spakky.tracing.boundaries.options import Policy, ReceiveOptions, SendOptions
+from spakky.tracing.boundaries.iteration import AsyncIteration, Iteration, iteration_over
+from spakky.tracing.boundaries.options import Options, ReceiveOptions, SendOptions, Settings
 from spakky.tracing.boundaries.process import Batch, BatchProcessing, Processing, Receiver
 from spakky.tracing.boundaries.publish import Sender
 
@@ -32,8 +32,23 @@ class Verbs(Generic[MessageT, HeadersT]):
 
     def __init__(self, client: Client[MessageT, HeadersT]) -> None:
         self._client = client
-        self._sender = Sender(client, Policy())
-        self._receiver = Receiver(client, Policy())
+        self._settings = Settings(Options)
+        self._sender = Sender(client, self._settings)
+        self._receiver = Receiver(client, self._settings)
+
+    def configure(self, **options: Unpack[Options]) -> None:
+        """Set the options of this integration, which hold wherever a call gives none of its own.
+
+        They hold at once, also for what was wrapped or decorated before. Another call puts other options in
+        their place; a call without any goes back to the library's defaults.
+
+        Args:
+            **options: See `Options`.
+
+        Raises:
+            WrongUseError: An option is not known; nothing has changed.
+        """
+        self._settings.change(options)
 
     def headers(self, existing: Iterable[Any] | None = None, **options: Unpack[SendOptions]) -> HeadersT:
         """Return headers for a send by hand: a copy of *existing* ones, and the current context.
@@ -49,6 +64,25 @@ class Verbs(Generic[MessageT, HeadersT]):
             WrongUseError: *existing* cannot be headers of a message, or an option is not known.
         """
         return self.sender(options).headers(existing)
+
+    def retry_headers(self, message: MessageT, **options: Unpack[SendOptions]) -> HeadersT:
+        """Return headers to send *message* on with after it failed, to a retry topic or as a dead letter.
+
+        They are its own, with the current context and one more in the header `x-retry-count`, by which the next
+        processing knows the number of its attempt, and that it links to this one.
+
+        Args:
+            message: A received message, being processed.
+            **options: See `SendOptions`.
+
+        Returns:
+            New headers, of the type that the client library wants.
+
+        Raises:
+            WrongUseError: This is no message of the client library, or an option is not known.
+        """
+        existing, delivery = self._receiver.read(message)
+        return self.sender(options).retry_headers(existing, delivery.retry_count + 1)
 
     @overload
     def consumer(self, handler: HandlerT, /) -> HandlerT: ...
@@ -92,19 +126,30 @@ class Verbs(Generic[MessageT, HeadersT]):
         receiver = self.receiver(options)
         return partial(handles_batch, receiver) if handler is None else handles_batch(receiver, handler)
 
+    @overload
     def iterate(
         self, source: AsyncIterable[MessageT], **options: Unpack[ReceiveOptions]
-    ) -> AsyncIteration[MessageT]:
+    ) -> AsyncIteration[MessageT]: ...
+    @overload
+    def iterate(
+        self, source: Iterable[MessageT], **options: Unpack[ReceiveOptions]
+    ) -> Iteration[MessageT]: ...
+    def iterate(
+        self, source: AsyncIterable[MessageT] | Iterable[MessageT], **options: Unpack[ReceiveOptions]
+    ) -> AsyncIteration[MessageT] | Iteration[MessageT]:
         """Return the messages of *source*, each loop body in the context of its message.
 
         Args:
-            source: A consumer of the client library, or any async iterable of messages.
+            source: A consumer of the client library, or any iterable of messages, async or not.
             **options: See `ReceiveOptions`.
 
+        Returns:
+            An async iterator if *source* is async, or else an iterator.
+
         Raises:
-            WrongUseError: *source* is no async iterable, or an option is not known.
+            WrongUseError: *source* is not iterable, or an option is not known.
         """
-        return AsyncIteration(self.receiver(options), source)
+        return iteration_over(self.receiver(options), source)
 
     def process(self, message: MessageT, **options: Unpack[ReceiveOptions]) -> Processing[MessageT]:
         """Return a `with` block in which the context of *message* is current.
@@ -146,8 +191,20 @@ class Verbs(Generic[MessageT, HeadersT]):
 
     def sender(self, options: SendOptions) -> Sender[HeadersT]:
         """Return what sends under *options*."""
-        return Sender(self._client, Policy.of(SendOptions, options)) if options else self._sender
+        return Sender(self._client, self.settings(SendOptions, options)) if options else self._sender
 
     def receiver(self, options: ReceiveOptions) -> Receiver[MessageT]:
         """Return what receives under *options*."""
-        return Receiver(self._client, Policy.of(ReceiveOptions, options)) if options else self._receiver
+        return Receiver(self._client, self.settings(ReceiveOptions, options)) if options else self._receiver
+
+    def settings(self, allowed: type[Any], options: object) -> Settings:
+        """Return *options* on top of those of the integration.
+
+        Args:
+            allowed: The typed dict of the options that make sense for the caller.
+            options: The keywords.
+
+        Raises:
+            WrongUseError: There is no such option, or its value is of the wrong kind.
+        """
+        return Settings(allowed, options, self._settings)

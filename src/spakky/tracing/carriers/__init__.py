@@ -7,14 +7,55 @@ or client libraries.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeVar
+
+from spakky.tracing._text import readable
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-__all__ = ["HeadersT", "ICarrier"]
+__all__ = ["RETRY_COUNT", "UNKNOWN", "Delivery", "HeadersT", "ICarrier", "count_in"]
 
 HeadersT = TypeVar("HeadersT")
+
+RETRY_COUNT: Final = "x-retry-count"
+"""The header that says how often a message was sent on after a failed attempt: `1` on the first retry."""
+
+_MOST_DIGITS: Final = 9
+
+
+class Delivery(NamedTuple):
+    """What a received message says of its way.
+
+    Attributes:
+        attempt: 1 for the first try, 2 for the first retry; `None` if it does not say.
+        death_count: How often it was dead-lettered; `None` if it does not say.
+        is_redelivered: Whether the broker hands it out again; `None` if it does not say.
+        sent_unix_nano: Its timestamp, in nanoseconds since 1970 (UTC); `None` if it has none.
+        retry_count: How often it was sent on after a failed attempt, by its own header.
+        follows_failure: Whether it was sent on or dead-lettered after a failed attempt, which its headers name
+            or come from: its processing links to that.
+    """
+
+    attempt: int | None = None
+    death_count: int | None = None
+    is_redelivered: bool | None = None
+    sent_unix_nano: int | None = None
+    retry_count: int = 0
+    follows_failure: bool = False
+
+
+UNKNOWN: Final = Delivery()
+
+
+def count_in(value: object) -> int | None:
+    """Return *value* as a count, `None` if it is none: an `int` that is not negative, or up to 9 digits."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value if value >= 0 else None
+    text = readable(value)
+    if text is None or len(text) > _MOST_DIGITS or not (text.isascii() and text.isdigit()):
+        return None
+    return int(text)
 
 
 class ICarrier(Protocol[HeadersT]):

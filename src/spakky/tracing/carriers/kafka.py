@@ -5,6 +5,8 @@ Facts:
   order is kept from producer to consumer (KIP-82).
 - aiokafka's encoder takes exactly a `list` of `tuple` of `str` and `bytes` or `None`, and hands records out
   with a `tuple` of them, `()` for none. confluent-kafka also takes a dict, and hands `None` out for none.
+- The broker counts no attempts. Of retry topics, Spring's write `retry_topic-attempts`, the number of the attempt
+  as a big-endian integer (`RetryTopicHeaders` of spring-kafka).
 - Of a repeated name the last value counts (`Headers.lastHeader` of Kafka's own client). So a record that was
   forwarded by a library that appends instead of replacing is read right.
 """
@@ -15,14 +17,16 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
 from spakky.tracing._text import readable
+from spakky.tracing.carriers import RETRY_COUNT, Delivery, count_in
 from spakky.tracing.error import WrongUseError
 
-__all__ = ["CARRIER", "KafkaCarrier", "KafkaHeaders"]
+__all__ = ["CARRIER", "KafkaCarrier", "KafkaHeaders", "delivery_from"]
 
 KafkaHeaders = list[tuple[str, bytes | None]]
 """Kafka headers as every client takes them."""
 
 _NAME_AND_VALUE: Final = 2
+_LONGEST_NUMBER: Final = 4
 
 # These fields are lists by their grammar, so that all their values count (RFC 9110, section 5.3).
 _LISTS: Final = frozenset({"tracestate", "baggage"})
@@ -90,6 +94,36 @@ class KafkaCarrier:
 
 
 CARRIER: Final = KafkaCarrier()
+
+_SPRING_ATTEMPT: Final = "retry_topic-attempts"
+
+
+def delivery_from(headers: object, timestamp: int | None = None) -> Delivery:
+    """Return what a record says of its way.
+
+    The number of its attempt is in the header `x-retry-count`, or in the one of Spring's retry topics.
+
+    Args:
+        headers: Its headers, as `get` reads them.
+        timestamp: Its timestamp in milliseconds since 1970; `None` or a negative one if it has none.
+    """
+    attempt = _attempt({_lower_name(header): header[1] for header in _pairs(headers)})
+    return Delivery(
+        attempt=attempt,
+        sent_unix_nano=timestamp * 1_000_000 if timestamp is not None and timestamp >= 0 else None,
+        retry_count=attempt - 1 if attempt else 0,
+        follows_failure=attempt is not None and attempt > 1,
+    )
+
+
+def _attempt(counts: Mapping[str | None, object]) -> int | None:
+    retries = count_in(counts.get(RETRY_COUNT))
+    if retries is not None:
+        return retries + 1
+    number = counts.get(_SPRING_ATTEMPT)
+    if isinstance(number, bytes) and 0 < len(number) <= _LONGEST_NUMBER:
+        return int.from_bytes(number, "big") or None
+    return None
 
 
 def _pairs(carrier: object) -> Iterable[tuple[object, object]]:

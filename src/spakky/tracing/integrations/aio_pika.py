@@ -24,11 +24,19 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, cast
 from spakky.tracing._extras import raise_missing_extra
 from spakky.tracing.boundaries.client import Client
 from spakky.tracing.boundaries.handler import handles_message
-from spakky.tracing.boundaries.options import Options, Policy
+from spakky.tracing.boundaries.options import Options, Settings
 from spakky.tracing.boundaries.process import Receiver
 from spakky.tracing.boundaries.publish import Sender
 from spakky.tracing.boundaries.verbs import Verbs
-from spakky.tracing.carriers.amqp import CARRIER
+from spakky.tracing.carriers.amqp import (
+    CARRIER,
+    DEFAULT_FRAME_SIZE,
+    delivery_from,
+    destination_of,
+    names_of,
+    room_in,
+    size_of,
+)
 from spakky.tracing.error import WrongUseError
 
 try:
@@ -47,12 +55,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "batch_consumer",
+    "configure",
     "consumer",
     "context_from",
     "headers",
     "iterate",
     "process",
     "process_batch",
+    "retry_headers",
     "unwrap",
     "wrap",
 ]
@@ -60,22 +70,25 @@ __all__ = [
 WrappedT = TypeVar("WrappedT", bound=AbstractExchange | AbstractQueue | AbstractChannel)
 
 
-def _destination(exchange: str | None, routing_key: str | None) -> str:
-    """Return exchange and routing key as OpenTelemetry's conventions for RabbitMQ write them."""
-    return ":".join(part for part in (exchange, routing_key) if part) or "amq.default"
-
-
 _CLIENT: Final[Client[AbstractIncomingMessage, HeadersType]] = Client(
     system="rabbitmq",
     carrier=CARRIER,
     message_type=AbstractIncomingMessage,
     headers=lambda message: message.headers,
-    destination=lambda message: _destination(message.exchange, message.routing_key),
-    name=lambda message: f"process {_destination(message.exchange, message.routing_key)}",
+    destination=lambda message: destination_of(message.exchange, message.routing_key),
+    name=lambda message: f"process {destination_of(message.exchange, message.routing_key)}",
+    names=lambda message: names_of(message.exchange, message.routing_key),
+    delivery=lambda message: delivery_from(
+        message.headers, is_redelivered=message.redelivered, timestamp=message.timestamp
+    ),
+    size=size_of,
+    room=room_in(DEFAULT_FRAME_SIZE),
 )
 _VERBS: Final = Verbs(_CLIENT)
 
+configure = _VERBS.configure
 headers = _VERBS.headers
+retry_headers = _VERBS.retry_headers
 consumer = _VERBS.consumer
 batch_consumer = _VERBS.batch_consumer
 iterate = _VERBS.iterate
@@ -99,11 +112,11 @@ def wrap(target: WrappedT, **options: Unpack[Options]) -> WrappedT:
     Raises:
         WrongUseError: This is none of them, or an option is not known.
     """
-    policy = Policy.of(Options, options)
+    settings = _VERBS.settings(Options, options)
     bare: object = unwrap(target)
     for kind, wrapper in _WRAPPERS:
         if isinstance(bare, kind):
-            return cast("WrappedT", wrapper(bare, policy))
+            return cast("WrappedT", wrapper(bare, settings))
     message = f"wrap() takes an exchange, a queue or a channel of aio-pika, got {type(target).__name__}"
     raise WrongUseError(message)
 
@@ -116,13 +129,18 @@ def unwrap(target: WrappedT) -> WrappedT:
 class _Exchange(ObjectProxy):  # type: ignore[type-arg] # wrapt 2.1 cannot be subscripted
     """An exchange whose messages carry the current context."""
 
-    def __init__(self, exchange: AbstractExchange, policy: Policy) -> None:
+    def __init__(self, exchange: AbstractExchange, settings: Settings) -> None:
         super().__init__(exchange)
-        self._self_sender = Sender(_CLIENT, policy)
+        self._self_sender = Sender(_CLIENT, settings)
 
     async def publish(self, message: AbstractMessage, routing_key: str, **arguments: Any) -> Any:
-        destination = _destination(self.__wrapped__.name, routing_key)
-        with self._self_sender.publish(message.headers, destination) as publishing:
+        name = self.__wrapped__.name
+        with self._self_sender.publish(
+            message.headers,
+            destination_of(name, routing_key),
+            names=names_of(name, routing_key),
+            room=await _room(self.__wrapped__),
+        ) as publishing:
             if publishing.context is not None:
                 message = _with_headers(message, publishing.headers)
             return await self.__wrapped__.publish(message, routing_key, **arguments)
@@ -131,9 +149,9 @@ class _Exchange(ObjectProxy):  # type: ignore[type-arg] # wrapt 2.1 cannot be su
 class _Queue(ObjectProxy):  # type: ignore[type-arg] # wrapt 2.1 cannot be subscripted
     """A queue whose callbacks run in the context of their messages."""
 
-    def __init__(self, queue: AbstractQueue, policy: Policy) -> None:
+    def __init__(self, queue: AbstractQueue, settings: Settings) -> None:
         super().__init__(queue)
-        self._self_receiver = Receiver(_CLIENT, policy)
+        self._self_receiver = Receiver(_CLIENT, settings, queue.name)
 
     async def consume(self, callback: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         return await self.__wrapped__.consume(handles_message(self._self_receiver, callback), *args, **kwargs)
@@ -142,29 +160,29 @@ class _Queue(ObjectProxy):  # type: ignore[type-arg] # wrapt 2.1 cannot be subsc
 class _Channel(ObjectProxy):  # type: ignore[type-arg] # wrapt 2.1 cannot be subscripted
     """A channel that gives out exchanges and queues that carry the context."""
 
-    def __init__(self, channel: AbstractChannel, policy: Policy) -> None:
+    def __init__(self, channel: AbstractChannel, settings: Settings) -> None:
         super().__init__(channel)
-        self._self_policy = policy
+        self._self_settings = settings
 
     @property
     def default_exchange(self) -> AbstractExchange:
-        return cast("AbstractExchange", _Exchange(self.__wrapped__.default_exchange, self._self_policy))
+        return cast("AbstractExchange", _Exchange(self.__wrapped__.default_exchange, self._self_settings))
 
     async def declare_exchange(self, *args: Any, **kwargs: Any) -> AbstractExchange:
         exchange = await self.__wrapped__.declare_exchange(*args, **kwargs)
-        return cast("AbstractExchange", _Exchange(exchange, self._self_policy))
+        return cast("AbstractExchange", _Exchange(exchange, self._self_settings))
 
     async def get_exchange(self, *args: Any, **kwargs: Any) -> AbstractExchange:
         exchange = await self.__wrapped__.get_exchange(*args, **kwargs)
-        return cast("AbstractExchange", _Exchange(exchange, self._self_policy))
+        return cast("AbstractExchange", _Exchange(exchange, self._self_settings))
 
     async def declare_queue(self, *args: Any, **kwargs: Any) -> AbstractQueue:
         queue = await self.__wrapped__.declare_queue(*args, **kwargs)
-        return cast("AbstractQueue", _Queue(queue, self._self_policy))
+        return cast("AbstractQueue", _Queue(queue, self._self_settings))
 
     async def get_queue(self, *args: Any, **kwargs: Any) -> AbstractQueue:
         queue = await self.__wrapped__.get_queue(*args, **kwargs)
-        return cast("AbstractQueue", _Queue(queue, self._self_policy))
+        return cast("AbstractQueue", _Queue(queue, self._self_settings))
 
     def __await__(self) -> Generator[Any, Any, Self]:
         yield from self.__wrapped__.__await__()
@@ -180,11 +198,21 @@ class _Channel(ObjectProxy):  # type: ignore[type-arg] # wrapt 2.1 cannot be sub
         await self.__wrapped__.__aexit__(kind, error, trace)
 
 
-_WRAPPERS: Final[tuple[tuple[type[Any], Callable[[Any, Policy], object]], ...]] = (
+_WRAPPERS: Final[tuple[tuple[type[Any], Callable[[Any, Settings], object]], ...]] = (
     (AbstractExchange, _Exchange),
     (AbstractQueue, _Queue),
     (AbstractChannel, _Channel),
 )
+
+
+async def _room(exchange: AbstractExchange) -> int | None:
+    """Return the room for headers in a frame of the exchange's connection, `None` if that is not known."""
+    channel: AbstractChannel | None = getattr(exchange, "channel", None)
+    try:
+        underlay = await channel.get_underlay_channel() if channel is not None else None
+    except Exception:  # noqa: BLE001 - publishing itself says what is wrong with the channel
+        return None
+    return room_in(underlay.connection.connection_tune.frame_max) if underlay is not None else None
 
 
 def _with_headers(message: AbstractMessage, headers: HeadersType) -> AbstractMessage:

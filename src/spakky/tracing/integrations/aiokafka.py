@@ -23,11 +23,12 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias, TypeVar, cast
 from spakky.tracing._extras import raise_missing_extra
 from spakky.tracing.boundaries.client import Client
 from spakky.tracing.boundaries.verbs import Verbs
-from spakky.tracing.carriers.kafka import CARRIER, KafkaHeaders
+from spakky.tracing.carriers.kafka import CARRIER, KafkaHeaders, delivery_from
 from spakky.tracing.error import WrongUseError
 
 try:
     from aiokafka import AIOKafkaProducer, ConsumerRecord
+    from aiokafka.errors import MessageSizeTooLargeError
     from wrapt import ObjectProxy
 except ModuleNotFoundError as error:
     raise_missing_extra("aiokafka", {"aiokafka", "wrapt"}, error)
@@ -46,12 +47,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "batch_consumer",
+    "configure",
     "consumer",
     "context_from",
     "headers",
     "iterate",
     "process",
     "process_batch",
+    "retry_headers",
     "unwrap",
     "wrap",
 ]
@@ -66,10 +69,13 @@ _CLIENT: Final[Client[_Record, KafkaHeaders]] = Client(
     headers=lambda record: record.headers,
     destination=lambda record: record.topic,
     name=lambda record: f"process {record.topic}",
+    delivery=lambda record: delivery_from(record.headers, record.timestamp),
 )
 _VERBS: Final = Verbs(_CLIENT)
 
+configure = _VERBS.configure
 headers = _VERBS.headers
+retry_headers = _VERBS.retry_headers
 consumer = _VERBS.consumer
 batch_consumer = _VERBS.batch_consumer
 iterate = _VERBS.iterate
@@ -120,8 +126,9 @@ class _Producer(ObjectProxy):  # type: ignore[type-arg] # wrapt 2.1 cannot be su
     ) -> asyncio.Future[RecordMetadata]:
         publishing = self._self_sender.publish(headers, topic)
         try:
-            delivery = await self.__wrapped__.send(
-                topic, value, key, partition, timestamp_ms, publishing.headers
+            delivery = await publishing.send_async(
+                lambda headers: self.__wrapped__.send(topic, value, key, partition, timestamp_ms, headers),
+                _is_too_large,
             )
         except BaseException as error:
             publishing.end(error)
@@ -138,8 +145,11 @@ class _Producer(ObjectProxy):  # type: ignore[type-arg] # wrapt 2.1 cannot be su
         headers: Any = None,
     ) -> RecordMetadata:
         with self._self_sender.publish(headers, topic) as publishing:
-            metadata: RecordMetadata = await self.__wrapped__.send_and_wait(
-                topic, value, key, partition, timestamp_ms, publishing.headers
+            metadata: RecordMetadata = await publishing.send_async(
+                lambda headers: self.__wrapped__.send_and_wait(
+                    topic, value, key, partition, timestamp_ms, headers
+                ),
+                _is_too_large,
             )
             return metadata
 
@@ -190,6 +200,10 @@ class _BatchBuilder(ObjectProxy):  # type: ignore[type-arg] # wrapt 2.1 cannot b
             elif publishing.is_recorded and publishing.context is not None:
                 self._self_created.append(publishing.context)
         return metadata
+
+
+def _is_too_large(error: BaseException) -> bool:
+    return isinstance(error, MessageSizeTooLargeError)
 
 
 def _unwrapped_batch(batch: BatchBuilder) -> tuple[BatchBuilder, tuple[TraceContext, ...]]:

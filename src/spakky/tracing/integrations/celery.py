@@ -30,11 +30,12 @@ from weakref import WeakSet, ref
 from spakky.tracing._extras import raise_missing_extra
 from spakky.tracing.baggage import Baggage
 from spakky.tracing.boundaries.client import Client
-from spakky.tracing.boundaries.options import Options, Policy
+from spakky.tracing.boundaries.options import Options, Policy, Settings
 from spakky.tracing.boundaries.outcome import outcome_of
 from spakky.tracing.boundaries.process import Processing, Receiver
 from spakky.tracing.boundaries.publish import Publishing, Sender
 from spakky.tracing.boundaries.verbs import Verbs
+from spakky.tracing.carriers import Delivery
 from spakky.tracing.carriers.celery import CARRIER
 from spakky.tracing.context import TraceContext
 from spakky.tracing.error import WrongUseError
@@ -95,7 +96,8 @@ _CLIENT: Final[Client[Context, dict[str, Any]]] = Client(
     headers=_custom_headers,
     destination=lambda request: _destination(request.delivery_info),
     name=lambda request: f"run {request.get('task')}",
-    attempt=lambda request: request.retries + 1,
+    names=lambda request: (request.get("task") or "", _destination(request.delivery_info)),
+    delivery=lambda request: Delivery(attempt=request.retries + 1),
 )
 _VERBS: Final = Verbs(_CLIENT)
 
@@ -145,10 +147,10 @@ class _Hook:
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
-        self.sender = Sender(_CLIENT, policy)
-        self.retry_sender = Sender(_CLIENT, replace(policy, keep=False))
-        self._receiver = Receiver(_CLIENT, policy)
-        self._retry_receiver = Receiver(_CLIENT, replace(policy, relation="child"))
+        self.sender = Sender(_CLIENT, Settings.fixed(policy))
+        self.retry_sender = Sender(_CLIENT, Settings.fixed(replace(policy, keep=False)))
+        self._receiver = Receiver(_CLIENT, Settings.fixed(policy))
+        self._retry_receiver = Receiver(_CLIENT, Settings.fixed(replace(policy, relation="child")))
 
     def receiver(self, request: Context) -> Receiver[Context]:
         """Return what receives *request*: further attempts stay in the trace of the first one."""
@@ -156,7 +158,7 @@ class _Hook:
 
     def starts_trace(self, request: Context) -> bool:
         """Tell whether *request* is the first attempt in a trace of its own."""
-        return self.policy.relation != "child" and not request.retries
+        return not request.retries and self._receiver.relation_to(request) != "child"
 
 
 class _Run:
@@ -250,8 +252,9 @@ def _before_publish(sender: str, headers: dict[str, Any], body: object, **signal
         _write(headers, run.headers_of_next_attempt(headers))
         return
     hook = _publishing_hook()
-    if hook is not None and hook.policy.enabled:
-        publishing = hook.sender.publish(headers, _destination(signal), name=f"send {sender}")
+    if hook is not None:
+        destination = _destination(signal)
+        publishing = hook.sender.publish(headers, destination, names=(sender,), name=f"send {sender}")
         _write(headers, publishing.headers)
         _open_publishing.set(_OpenPublishing(publishing) if publishing.is_recorded else None)
 
