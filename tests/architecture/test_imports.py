@@ -32,7 +32,7 @@ def required_modules(name: str) -> list[str]:
     """Return the modules of the client libraries that the extra of an integration installs."""
     requirements = settings()["optional-dependencies"][name.replace("_", "-")]
     distributions = [requirement.partition(">")[0] for requirement in requirements]
-    return [MODULE_OF.get(each, each.replace("-", "_")) for each in distributions]
+    return [str(MODULE_OF.get(each, each.replace("-", "_"))) for each in distributions]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from boundaries.parcels import BrokenPropagator, BrokenTracer, Parcel, full_context, parcel_from, receiver
-from spakky.tracing.boundaries.iteration import AsyncIteration, iteration_over
+from spakky.tracing.boundaries.iteration import iteration_over
 from spakky.tracing.context import Scope, TraceContext
 from spakky.tracing.error import WrongUseError
 from spakky.tracing.recorder import MemoryRecorder
@@ -38,7 +38,7 @@ class Queue:
         raise self._error or StopAsyncIteration
 
 
-def iterate(source: Any, **options: Any) -> AsyncIteration[Parcel]:
+def iterate(source: Any, **options: Any) -> Any:
     return iteration_over(receiver(**options), source)
 
 
@@ -129,6 +129,7 @@ async def test_after_an_exception_that_was_caught_around_the_loop_what_was_befor
 
 async def test_after_a_return_out_of_the_body_what_was_before_is_current() -> None:
     async def first() -> Parcel | None:
+        parcel: Parcel
         async for parcel in iterate(Queue(senders(3))):
             return parcel
         return None

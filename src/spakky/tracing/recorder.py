@@ -59,8 +59,8 @@ class Span:
         process_id: Its number.
         death_count: How often the message was dead-lettered on its way; `None` if the broker does not say.
         is_redelivered: Whether the broker handed it out again; `None` if it does not say.
-        queue_time_nano: How long the message was on its way, in nanoseconds, from its own timestamp to the start
-            of its processing; 0 if the clocks disagree, `None` if it has no timestamp.
+        queue_time_nano: How long the message was on its way, in nanoseconds, from its own timestamp to the
+            start of its processing; 0 if the clocks disagree, `None` if it has no timestamp.
     """
 
     name: str

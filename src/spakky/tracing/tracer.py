@@ -36,8 +36,8 @@ class Operation:
         attempt: 1 for the first try, 2 for the first retry; `None` if the broker does not say.
         death_count: How often the message was dead-lettered on its way; `None` if the broker does not say.
         is_redelivered: Whether the broker hands it out again; `None` if it does not say.
-        sent_unix_nano: The message's own timestamp, in nanoseconds since 1970 (UTC) as exact as the broker has
-            it; `None` if there is none.
+        sent_unix_nano: The message's own timestamp, in nanoseconds since 1970 (UTC), as exact as the broker
+            has it; `None` if there is none.
     """
 
     name: str

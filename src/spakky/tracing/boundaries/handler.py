@@ -159,7 +159,7 @@ class _Steps(Generator[Any, Any, Any]):
     def send(self, value: object) -> object:
         return self._step(self._generator.send, value)
 
-    def throw(self, *error: Any) -> object:
+    def throw(self, *error: Any) -> object:  # noqa: ANN401 - in either of the two spellings of `throw`
         return self._step(self._generator.throw, *error)
 
     def _step(self, advance: Callable[..., object], *arguments: object) -> object:

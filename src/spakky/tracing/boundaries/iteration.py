@@ -21,9 +21,7 @@ __all__ = ["AsyncIteration", "Iteration", "iteration_over"]
 class _Loop(Generic[MessageT]):
     """From one step to the next the message's context is current.
 
-    A loop that is left early (`break`, an exception) gives the iteration up, and with it what was current
-    before is back. An iteration that is kept in a variable is closed by hand or as a block, which also records
-    an exception of the body.
+    What a loop leaves early it gives up, and with it the processing of the last message ends.
     """
 
     def __init__(self, receiver: Receiver[MessageT]) -> None:

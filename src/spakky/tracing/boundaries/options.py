@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, Literal, Self, TypeAlias, TypedDict, TypeVar, get_args
+from typing import Any, Final, Literal, Self, TypeAlias, TypedDict, TypeVar, cast, get_args
 
 from spakky.tracing.error import WrongUseError
 from spakky.tracing.propagator import ITracePropagator
@@ -37,13 +37,13 @@ Relation = Literal["child", "link", "root"]
 """
 
 RelationChoice: TypeAlias = Relation | Mapping[str, Relation] | Callable[[Any], Relation]
-"""One relation for all messages, one for each name of a topic, queue or exchange, or a function of the message.
+"""One relation for all messages, one for each name of a topic, queue or exchange, or a function of a message.
 
 What a mapping does not name is a `child`. A function that fails or returns something else makes a `root`.
 """
 
 EnabledChoice: TypeAlias = bool | Mapping[str, bool]
-"""Whether it is switched on, for all or for each name of a topic, queue or exchange; others are switched on."""
+"""Whether it is switched on: for all, or for each name of a topic, queue or exchange; others are."""
 
 ValueT = TypeVar("ValueT")
 
@@ -144,7 +144,7 @@ class Policy:
         """
         relation = self.relation
         if isinstance(relation, str):
-            return relation
+            return cast("Relation", relation)
         if isinstance(relation, Mapping):
             return _named(relation, names(), default="child")
         return _chosen(relation, message)

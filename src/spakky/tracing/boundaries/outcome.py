@@ -10,8 +10,8 @@ __all__ = ["outcome_of"]
 def outcome_of(error: BaseException | None) -> Outcome:
     """Return how an operation ended.
 
-    `ok` without an *error*, `cancelled` for asyncio's cancellation, `unknown` for a generator that is given up,
-    `error` for any other.
+    `ok` without an *error*, `cancelled` for asyncio's cancellation, `unknown` for a generator that is given
+    up, `error` for any other.
     """
     if error is None:
         return "ok"

@@ -157,8 +157,8 @@ class Processing(Generic[MessageT]):
 
     Attributes:
         context: What is current in the block; `None` before it, and where processing is switched off.
-        links: The senders that it links to: those that it comes from without being their child, and the failed
-            attempt that a retry or a dead letter comes from.
+        links: The senders that it comes from without being their child, and the failed attempt that a retry or
+            a dead letter comes from.
     """
 
     def __init__(
@@ -199,7 +199,7 @@ class Processing(Generic[MessageT]):
             end_span(self._span, outcome, error)
 
     def pause(self) -> None:
-        """Leave the block without an end: the next one, maybe in another task, goes on with what is current."""
+        """Leave the block without an end: the next one, maybe in another task, goes on where it was."""
         if self._scope is not None:
             self._resumes_in = TraceContext.get()
             self._scope.close()
@@ -264,8 +264,8 @@ class BatchProcessing(Processing[MessageT]):
     Its context is a child of what is current where the block starts, or else a new trace, and it links to
     every distinct sender. An empty batch changes nothing.
 
-    A message whose relation is `root` is no link; if there is one whose relation is not `child`, the batch is a
-    new trace. Messages from where it is switched off do not count.
+    A message whose relation is `root` is no link; if there is one whose relation is not `child`, the batch is
+    a new trace. Messages from where it is switched off do not count.
     """
 
     def context_of(self, message: MessageT) -> TraceContext | None:

@@ -215,7 +215,7 @@ class Publishing(Generic[HeadersT]):
     def send(
         self, call: Callable[[HeadersT], ResultT], is_too_large: Callable[[BaseException], bool]
     ) -> ResultT:
-        """Return what the client's own *call* returns, with less in the headers each time it refuses their size.
+        """Return what the client's own *call* returns, with less in the headers where it refuses their size.
 
         Args:
             call: Sends with these headers, or refuses before anything is sent.

@@ -68,8 +68,8 @@ class Verbs(Generic[MessageT, HeadersT]):
     def retry_headers(self, message: MessageT, **options: Unpack[SendOptions]) -> HeadersT:
         """Return headers to send *message* on with after it failed, to a retry topic or as a dead letter.
 
-        They are its own, with the current context and one more in the header `x-retry-count`, by which the next
-        processing knows the number of its attempt, and that it links to this one.
+        They are its own, with the current context and one more in the header `x-retry-count`, by which the
+        next processing knows the number of its attempt and links to this one.
 
         Args:
             message: A received message, being processed.

@@ -33,8 +33,8 @@ class Delivery(NamedTuple):
         is_redelivered: Whether the broker hands it out again; `None` if it does not say.
         sent_unix_nano: Its timestamp, in nanoseconds since 1970 (UTC); `None` if it has none.
         retry_count: How often it was sent on after a failed attempt, by its own header.
-        follows_failure: Whether it was sent on or dead-lettered after a failed attempt, which its headers name
-            or come from: its processing links to that.
+        follows_failure: Whether it was sent on or dead-lettered after a failed attempt: its processing links
+            to what its headers name.
     """
 
     attempt: int | None = None

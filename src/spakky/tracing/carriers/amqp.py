@@ -51,8 +51,8 @@ _FAILURES: Final = frozenset({"rejected", "delivery_limit"})
 def delivery_from(headers: object, *, is_redelivered: bool | None, timestamp: object = None) -> Delivery:
     """Return what a message says of its way.
 
-    The number of its attempt counts what the broker has rejected before (`x-death`), what it handed out before
-    (`x-delivery-count` of quorum queues) and what applications have sent on (`x-retry-count`). A message that is
+    The number of its attempt counts the rejections before (`x-death`), how often a quorum queue handed it
+    out (`x-delivery-count`) and how often applications sent it on (`x-retry-count`). A message that is
     redelivered without any of these is not the first attempt, and does not say which.
 
     Args:
@@ -82,7 +82,7 @@ def destination_of(exchange: str | None, routing_key: str | None) -> str:
 
 
 def names_of(exchange: str | None, routing_key: str | None) -> tuple[str, ...]:
-    """Return the names by which options may choose: the routing key, which may be a queue's, then the exchange."""
+    """Return the names by which options may choose; a routing key is often a queue's name."""
     both = destination_of(exchange, routing_key)
     return (both, *(part for part in (routing_key, exchange) if part and part != both))
 
@@ -90,9 +90,9 @@ def names_of(exchange: str | None, routing_key: str | None) -> tuple[str, ...]:
 def room_in(frame_size: int) -> int:
     """Return how many bytes of a frame are left for headers, in bytes, beside all other properties.
 
-    A message's properties must fit into one frame (AMQP 0-9-1, section 4.2.6). Besides the frame's own 8 bytes and
-    the 14 of the content header, this keeps space for the 9 short strings and 11 bytes of numbers that other
-    properties may take.
+    A message's properties must fit into one frame (AMQP 0-9-1, section 4.2.6). Besides the frame's own 8
+    bytes and the 14 of the content header, this keeps space for the 9 short strings and 11 bytes of numbers
+    that other properties may take.
     """
     return frame_size - 8 - 14 - 9 * 256 - 11 - 4
 

@@ -5,7 +5,7 @@ Facts:
   order is kept from producer to consumer (KIP-82).
 - aiokafka's encoder takes exactly a `list` of `tuple` of `str` and `bytes` or `None`, and hands records out
   with a `tuple` of them, `()` for none. confluent-kafka also takes a dict, and hands `None` out for none.
-- The broker counts no attempts. Of retry topics, Spring's write `retry_topic-attempts`, the number of the attempt
+- The broker counts no attempts. Spring's retry topics write `retry_topic-attempts`, the number of the attempt
   as a big-endian integer (`RetryTopicHeaders` of spring-kafka).
 - Of a repeated name the last value counts (`Headers.lastHeader` of Kafka's own client). So a record that was
   forwarded by a library that appends instead of replacing is read right.
