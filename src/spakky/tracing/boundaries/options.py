@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, Literal, Self, TypeAlias, TypedDict, TypeVar, cast, get_args
+from typing import Any, Final, Literal, Self, TypeAlias, TypedDict, TypeVar, get_args
 
 from spakky.tracing.error import WrongUseError
 from spakky.tracing.propagator import ITracePropagator
@@ -143,11 +143,11 @@ class Policy:
             names: Gets what its source is called, the most exact name first; only asked if it matters.
         """
         relation = self.relation
-        if isinstance(relation, str):
-            return cast("Relation", relation)
+        if callable(relation):
+            return _chosen(relation, message)
         if isinstance(relation, Mapping):
             return _named(relation, names(), default="child")
-        return _chosen(relation, message)
+        return relation
 
 
 class Settings:

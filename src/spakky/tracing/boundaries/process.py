@@ -157,8 +157,8 @@ class Processing(Generic[MessageT]):
 
     Attributes:
         context: What is current in the block; `None` before it, and where processing is switched off.
-        links: The senders that it comes from without being their child, and the failed attempt that a retry or
-            a dead letter comes from.
+        links: The senders that it comes from without being their child, and the failed attempt that a retry
+            or a dead letter comes from.
     """
 
     def __init__(
