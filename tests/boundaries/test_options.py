@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from spakky.tracing.boundaries.options import Options, Policy, ReceiveOptions, SendOptions
+from spakky.tracing.boundaries.options import Options, Policy, ReceiveOptions, SendOptions, Settings
 from spakky.tracing.error import WrongUseError
 from spakky.tracing.recorder import MemoryRecorder, read_spans
 from spakky.tracing.tracer import set_tracer
@@ -107,3 +107,97 @@ def test_an_environment_variable_records_a_whole_process(tmp_path: Path) -> None
     )
 
     assert [span.span_id for span in read_spans(path)] == run.stdout.split()
+
+
+# --- choices
+
+
+def names(*of: str) -> Any:
+    return lambda: of
+
+
+def not_asked() -> Any:
+    message = "nobody has to know the names"
+    raise AssertionError(message)
+
+
+def test_one_relation_for_all_asks_for_no_names() -> None:
+    assert Policy(relation="link").relation_of(object(), not_asked) == "link"
+    assert Policy().enables(not_asked)
+    assert not Policy(enabled=False).enables(not_asked)
+
+
+def test_a_relation_by_name_takes_the_most_exact_name() -> None:
+    policy = Policy(relation={"orders": "link", "exchange": "root"})
+
+    assert policy.relation_of(object(), names("orders", "exchange")) == "link"
+    assert policy.relation_of(object(), names("exchange:key", "key", "exchange")) == "root"
+    assert policy.relation_of(object(), names("another")) == "child"
+
+
+def test_a_destination_by_name_takes_the_most_exact_name() -> None:
+    policy = Policy(enabled={"orders": True, "exchange": False})
+
+    assert policy.enables(names("orders", "exchange"))
+    assert not policy.enables(names("key", "exchange"))
+    assert policy.enables(names("another"))
+
+
+def test_a_relation_by_function_is_asked_with_the_message() -> None:
+    message = object()
+    asked: list[object] = []
+
+    def choose(message: object) -> Any:
+        asked.append(message)
+        return "link"
+
+    assert Policy(relation=choose).relation_of(message, not_asked) == "link"
+    assert asked == [message]
+
+
+@pytest.mark.parametrize("wrong", ["", {"orders": "parent"}, {"orders": None}], ids=repr)
+def test_what_is_no_relation_by_name_is_refused(wrong: Any) -> None:
+    with pytest.raises(WrongUseError, match=r"^relation= takes 'child', 'link' or 'root', got "):
+        Policy(relation=wrong)
+
+
+@pytest.mark.parametrize("wrong", [None, 0, 1, "no", {"orders": 0}, {"orders": None}], ids=repr)
+def test_what_is_neither_on_nor_off_is_refused(wrong: Any) -> None:
+    with pytest.raises(WrongUseError, match=r"^enabled= takes True, False or a mapping of names to"):
+        Policy(enabled=wrong)
+
+
+# --- settings
+
+
+def test_the_options_of_a_call_are_put_on_top_of_those_of_the_integration() -> None:
+    integration = Settings(Options, {"relation": "link", "keep": True})
+    call = Settings(ReceiveOptions, {"relation": "root"}, integration)
+
+    assert (call.policy.relation, call.policy.keep) == ("root", True)
+
+
+def test_a_call_follows_when_the_integration_changes() -> None:
+    integration = Settings(Options)
+    call = Settings(ReceiveOptions, {"enabled": False}, integration)
+
+    integration.change({"relation": "link"})
+    assert (call.policy.relation, call.policy.enabled) == ("link", False)
+    integration.change({})
+    assert (call.policy.relation, call.policy.enabled) == ("child", False)
+
+
+def test_what_is_refused_changes_nothing() -> None:
+    integration = Settings(Options, {"relation": "link"})
+
+    for wrong in ({"relation": "parent"}, {"relations": "child"}, {"enabled": None}):
+        with pytest.raises(WrongUseError):
+            integration.change(wrong)
+
+    assert integration.policy.relation == "link"
+
+
+def test_settings_may_be_fixed() -> None:
+    policy = Policy(relation="link")
+
+    assert Settings.fixed(policy).policy is policy

@@ -25,6 +25,7 @@ from boundaries.parcels import (
 from spakky.tracing.baggage import Baggage
 from spakky.tracing.boundaries.options import ReceiveOptions, Settings
 from spakky.tracing.boundaries.process import Receiver
+from spakky.tracing.carriers import Delivery
 from spakky.tracing.context import TraceContext
 from spakky.tracing.error import WrongUseError
 from spakky.tracing.recorder import MemoryRecorder, SpanLink
@@ -415,3 +416,54 @@ def test_a_tracer_may_give_the_processing_ids_of_its_own() -> None:
 
     with receiver(tracer=Tracer()).process(Parcel()) as processing:
         assert TraceContext.get() is processing.context is given
+
+
+# --- its way
+
+
+def sent_again(**way: Any) -> Receiver[Parcel]:
+    client: Client[Parcel, Any] = replace(CLIENT, delivery=lambda parcel: Delivery(**way))
+    return Receiver(client, Settings(ReceiveOptions))
+
+
+def test_what_follows_a_failure_continues_the_trace_and_links_to_the_failed_attempt() -> None:
+    failed = full_context()
+
+    with sent_again(follows_failure=True).process(parcel_from(failed)) as processing:
+        assert processing.context is not None
+        assert processing.context.parent_span_id == failed.span_id
+
+    assert processing.links == (failed,)
+
+
+def test_a_way_that_cannot_be_read_fails_no_message() -> None:
+    recorder, sent = MemoryRecorder(), full_context()
+    broken = Receiver(replace(CLIENT, delivery=_fail), Settings(ReceiveOptions, {"tracer": recorder}))
+
+    with broken.process(parcel_from(sent)) as processing:
+        assert processing.context is not None
+
+    (span,) = recorder.spans
+    assert (span.parent_span_id, span.attempt, span.links) == (sent.span_id, None, ())
+
+
+def test_the_queue_that_a_receiver_is_told_of_counts_first() -> None:
+    settings = Settings(ReceiveOptions, {"relation": {"work": "root"}})
+
+    with Receiver(CLIENT, settings).of("work").process(parcel_from(full_context())) as processing:
+        assert processing.context is not None
+        assert processing.context.parent_span_id is None
+
+
+def test_an_event_in_place_of_a_message_changes_nothing() -> None:
+    recorder = MemoryRecorder()
+    client: Client[Parcel, Any] = replace(CLIENT, is_record=lambda parcel: False)
+    receiver = Receiver(client, Settings(ReceiveOptions, {"tracer": recorder}))
+    parcel = parcel_from(full_context())
+
+    with receiver.process(parcel) as processing, receiver.process_batch([parcel]) as batch:
+        assert TraceContext.get() is None
+
+    assert (processing.context, batch.context, batch.links) == (None, None, ())
+    assert receiver.context_from(parcel) is None
+    assert not recorder.spans

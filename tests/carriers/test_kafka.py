@@ -7,7 +7,7 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
 
 from spakky.tracing.baggage import Baggage
-from spakky.tracing.carriers.kafka import CARRIER, KafkaHeaders
+from spakky.tracing.carriers.kafka import CARRIER, KafkaHeaders, delivery_from
 from spakky.tracing.context import TraceContext
 from spakky.tracing.testing import CarrierContract
 from spakky.tracing.trace_state import TraceState
@@ -153,3 +153,53 @@ def test_repeated_headers_of_the_user_stay_repeated() -> None:
     W3C.inject(headers, TraceContext.from_traceparent(TRACEPARENT), CARRIER)
 
     assert headers == [("app", b"1"), ("app", b"2"), ("traceparent", TRACEPARENT.encode())]
+
+
+# --- what a record says of its way
+
+
+def test_a_record_without_a_count_does_not_say_which_attempt_it_is() -> None:
+    for headers in (None, (), [], {}, [("app", b"1")]):
+        assert delivery_from(headers) == delivery_from(None)
+        assert delivery_from(headers).attempt is None
+        assert not delivery_from(headers).follows_failure
+
+
+@pytest.mark.parametrize(
+    ("value", "attempt"), [(b"0", 1), (b"1", 2), ("2", 3), (bytearray(b"12"), 13), (7, 8)], ids=repr
+)
+def test_the_retry_count_tells_the_attempt(value: object, attempt: int) -> None:
+    delivery = delivery_from([("X-Retry-Count", value)])
+
+    assert (delivery.attempt, delivery.retry_count) == (attempt, attempt - 1)
+    assert delivery.follows_failure is (attempt > 1)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [None, b"", b"-1", b"1.5", b"many", b"\xff", b"\xd9\xa3", True, -1, 1.5, [1], b"9" * 10],
+    ids=repr,
+)
+def test_what_is_no_count_says_nothing(value: object) -> None:
+    assert delivery_from([("x-retry-count", value)]) == delivery_from(None)
+
+
+@pytest.mark.parametrize(("value", "attempt"), [(b"\x02", 2), (b"\x00\x00\x00\x03", 3)])
+def test_the_attempt_of_a_spring_retry_topic_is_read(value: bytes, attempt: int) -> None:
+    delivery = delivery_from((("retry_topic-attempts", value),))
+
+    assert (delivery.attempt, delivery.follows_failure) == (attempt, True)
+
+
+@pytest.mark.parametrize("value", [None, b"", b"\x00", b"\x00\x02", b"\x00" * 8, "2", 2], ids=repr)
+def test_another_attempt_of_spring_says_nothing(value: object) -> None:
+    assert delivery_from([("retry_topic-attempts", value)]) == delivery_from(None)
+
+
+def test_our_own_count_counts_more_than_that_of_spring() -> None:
+    assert delivery_from([("x-retry-count", b"4"), ("retry_topic-attempts", b"\x02")]).attempt == 5
+
+
+@pytest.mark.parametrize(("timestamp", "nano"), [(None, None), (-1, None), (0, 0), (1234, 1_234_000_000)])
+def test_the_timestamp_of_a_record_is_in_milliseconds(timestamp: int | None, nano: int | None) -> None:
+    assert delivery_from((), timestamp).sent_unix_nano == nano

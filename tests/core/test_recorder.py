@@ -68,6 +68,26 @@ def test_a_span_says_what_was_done() -> None:
     assert before <= span.start_unix_nano <= span.end_unix_nano <= after
 
 
+def test_a_span_says_how_long_its_message_was_on_its_way() -> None:
+    sent = time.time_ns() - 5_000_000_000
+    before = time.time_ns()
+    span = recorded(sent_unix_nano=sent, death_count=2, is_redelivered=True)
+
+    assert span.queue_time_nano is not None
+    assert before - sent <= span.queue_time_nano <= time.time_ns() - sent
+    assert (span.death_count, span.is_redelivered) == (2, True)
+
+
+def test_a_message_from_the_future_was_no_time_on_its_way() -> None:
+    assert recorded(sent_unix_nano=time.time_ns() + 3_600_000_000_000).queue_time_nano == 0
+
+
+def test_a_span_without_a_way_says_so() -> None:
+    span = recorded()
+
+    assert (span.queue_time_nano, span.death_count, span.is_redelivered) == (None, None, None)
+
+
 def test_a_span_without_parent_links_and_attempt_says_so() -> None:
     span = recorded()
 

@@ -6,7 +6,7 @@ Facts:
 - aiokafka's encoder takes exactly a `list` of `tuple` of `str` and `bytes` or `None`, and hands records out
   with a `tuple` of them, `()` for none. confluent-kafka also takes a dict, and hands `None` out for none.
 - The broker counts no attempts. Spring's retry topics write `retry_topic-attempts`, the number of the attempt
-  as a big-endian integer (`RetryTopicHeaders` of spring-kafka).
+  as a big-endian integer of 1 or 4 bytes (`DeadLetterPublishingRecovererFactory` of spring-kafka).
 - Of a repeated name the last value counts (`Headers.lastHeader` of Kafka's own client). So a record that was
   forwarded by a library that appends instead of replacing is read right.
 """
@@ -26,7 +26,7 @@ KafkaHeaders = list[tuple[str, bytes | None]]
 """Kafka headers as every client takes them."""
 
 _NAME_AND_VALUE: Final = 2
-_LONGEST_NUMBER: Final = 4
+_SIZES_OF_A_NUMBER: Final = (1, 4)
 
 # These fields are lists by their grammar, so that all their values count (RFC 9110, section 5.3).
 _LISTS: Final = frozenset({"tracestate", "baggage"})
@@ -121,7 +121,7 @@ def _attempt(counts: Mapping[str | None, object]) -> int | None:
     if retries is not None:
         return retries + 1
     number = counts.get(_SPRING_ATTEMPT)
-    if isinstance(number, bytes) and 0 < len(number) <= _LONGEST_NUMBER:
+    if isinstance(number, bytes) and len(number) in _SIZES_OF_A_NUMBER:
         return int.from_bytes(number, "big") or None
     return None
 
