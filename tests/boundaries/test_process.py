@@ -433,7 +433,7 @@ def test_what_follows_a_failure_continues_the_trace_and_links_to_the_failed_atte
         assert processing.context is not None
         assert processing.context.parent_span_id == failed.span_id
 
-    assert processing.links == (failed,)
+    assert [link.span_id for link in processing.links] == [failed.span_id]
 
 
 def test_a_way_that_cannot_be_read_fails_no_message() -> None:

@@ -418,9 +418,11 @@ def test_the_baggage_of_the_trace_replaces_that_of_the_headers() -> None:
 # --- sizes
 
 
-SIZED: Client[Any, dict[str, Any]] = replace(
-    CLIENT, size=lambda headers: sum(map(len, headers.values())), room=60
-)
+def length_of(headers: dict[str, Any]) -> int:
+    return sum(map(len, headers.values()))
+
+
+SIZED: Client[Any, dict[str, Any]] = replace(CLIENT, size=length_of, room=60)
 
 
 class TooLargeError(Exception):
@@ -431,7 +433,7 @@ def counting(limit: int) -> Any:
     """Return a client's own call, which refuses headers that are longer than *limit* in all."""
 
     def call(headers: dict[str, str]) -> dict[str, str]:
-        if sum(map(len, headers.values())) > limit:
+        if length_of(headers) > limit:
             raise TooLargeError
         return headers
 

@@ -159,7 +159,8 @@ def test_repeated_headers_of_the_user_stay_repeated() -> None:
 
 
 def test_a_record_without_a_count_does_not_say_which_attempt_it_is() -> None:
-    for headers in (None, (), [], {}, [("app", b"1")]):
+    empty: list[object] = [None, (), [], {}, [("app", b"1")]]
+    for headers in empty:
         assert delivery_from(headers) == delivery_from(None)
         assert delivery_from(headers).attempt is None
         assert not delivery_from(headers).follows_failure
