@@ -12,7 +12,7 @@ MISSING_BROKERS := $(if $(ALL_BROKERS)$(CI),fail,leave-out)
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format brokers clean
+.PHONY: help setup demo test check format tables brokers clean
 
 help: ## list what can be made
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -29,7 +29,7 @@ test: setup ## run all tests on real brokers; ALL_BROKERS=1 allows none to be mi
 	@echo "==> running the tests"
 	@$(BIN)/python -m pytest --missing-brokers=$(MISSING_BROKERS) $(ARGS)
 
-check: setup ## check style, types, layers, the README's code and the wheel
+check: setup ## check style, types, layers, the tables, the README's code and the wheel
 	@echo "==> ruff check"
 	@$(BIN)/ruff check
 	@echo "==> ruff format"
@@ -40,12 +40,17 @@ check: setup ## check style, types, layers, the README's code and the wheel
 	@$(BIN)/pyright
 	@echo "==> import-linter"
 	@$(BIN)/lint-imports
+	@echo "==> the tables in docs"
+	@PYTHONPATH=tools:tests $(BIN)/python -m tables --check
 	@echo "==> the README's code and the wheel"
 	@$(BIN)/python -m pytest --missing-brokers=$(MISSING_BROKERS) -q tests/test_readme.py tests/test_wheel.py
 
 format: $(INSTALLED) ## put the code into its format
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
+
+tables: $(INSTALLED) ## write the tables in docs of what the tests show
+	@PYTHONPATH=tools:tests $(BIN)/python -m tables
 
 brokers: setup ## start all brokers for running examples by hand, until Ctrl-C
 	@$(ON_TOOLS) $(BIN)/python -m brokers

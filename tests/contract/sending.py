@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import gc
 from abc import ABC, abstractmethod
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from contract.contexts import STALE, TRACEPARENT, full_context
 from spakky.tracing.baggage import Baggage
+from spakky.tracing.boundaries.publish import Publishing
 from spakky.tracing.context import TraceContext
 from spakky.tracing.error import WrongUseError
 from spakky.tracing.propagator import ITracePropagator
@@ -175,6 +177,13 @@ class SendingContract(ABC):
             await self.sent(way, tracer=MemoryRecorder())
 
             assert TraceContext.get() is context
+
+    async def test_nothing_is_kept_of_a_message_that_is_sent(self, way: str) -> None:
+        with TraceContext.use(full_context()):
+            await self.sent(way, tracer=MemoryRecorder())
+        gc.collect()
+
+        assert [each for each in gc.get_objects() if isinstance(each, Publishing)] == []
 
     async def test_concurrent_sends_do_not_mix(self, way: str) -> None:
         shared = self.native({"app": "1"})
