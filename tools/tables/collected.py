@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from contextlib import redirect_stdout
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Any, Final
 
@@ -51,9 +53,11 @@ def collect() -> list[CollectedTest]:
     """
     collector = _Collector()
     options = ["--collect-only", "-qqq", "--no-header", "--no-summary", "-p", "no:cacheprovider"]
-    code = pytest.main([*options, "--rootdir", str(PROJECT), str(PROJECT / "tests")], plugins=[collector])
+    said = StringIO()
+    with redirect_stdout(said):
+        code = pytest.main([*options, "--rootdir", str(PROJECT), str(PROJECT / "tests")], plugins=[collector])
     if code != pytest.ExitCode.OK:
-        message = f"pytest could not collect the tests: {code}"
+        message = f"pytest could not collect the tests ({code}):\n{said.getvalue()}"
         raise RuntimeError(message)
     return collector.tests
 
