@@ -12,6 +12,9 @@ from typing import Any, Final
 import pytest
 
 PROJECT: Final = Path(__file__).parents[2]
+_INTEGRATIONS: Final = frozenset(
+    path.stem for path in (PROJECT / "src/spakky/tracing/integrations").glob("[!_]*.py")
+)
 _NUMBERS: Final = re.compile(r"(?:[KACTP]-\d\d(?:, )?)+(?=:)")
 _WAYS: Final = ("way", "recorded_way", "fitting_way")
 
@@ -40,9 +43,10 @@ class CollectedTest:
 
     @property
     def client(self) -> str | None:
-        """The integration whose test file it is run in, `None` for another file."""
-        match = re.fullmatch(r"tests/integrations/test_(\w+?)(?:_depth)?\.py", self.file)
-        return match[1] if match else None
+        """The integration whose test it is: a file of tests is named after it, maybe with more words."""
+        words = Path(self.file).stem.removeprefix("test_") + "_"
+        found = [name for name in _INTEGRATIONS if words.startswith(f"{name}_")]
+        return max(found, key=len) if found and self.file.startswith("tests/integrations/") else None
 
 
 def collect() -> list[CollectedTest]:
