@@ -35,7 +35,7 @@ def ids_of(finished: subprocess.CompletedProcess[str]) -> dict[str, str]:
 
 
 def test_every_block_has_its_test() -> None:
-    words = ["AIOKafkaProducer", "aio_pika", "celery", "TraceFilter"]
+    words = ["AIOKafkaProducer", "aio_pika", "celery", "configure", "TraceFilter"]
 
     assert sorted(block(word) for word in words) == sorted(BLOCKS)
 
@@ -70,6 +70,12 @@ def test_celery(amqp_url: str, redis_url: str, tmp_path: Path) -> None:
         worker.wait(20)
 
     assert ids["sent"] == ids["received"]
+
+
+def test_options(tmp_path: Path) -> None:
+    finished = run(block("configure"), tmp_path)
+
+    assert (finished.returncode, finished.stderr) == (0, "")
 
 
 def test_logging(tmp_path: Path) -> None:
