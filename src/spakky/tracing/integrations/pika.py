@@ -4,17 +4,16 @@ Usage:
 
     channel = pika.wrap(connection.channel())
     channel.basic_publish("", "orders", b"...")
-
-    @pika.consumer
-    def handle(channel, method, properties, body): ...
-
     channel.basic_consume("orders", handle)
+
+    @pika.consumer  # needed only if the channel is not wrapped
+    def handle(channel, method, properties, body): ...
 
     for method, properties, body in pika.iterate(channel.consume("orders")): ...
 
     with pika.process(channel.basic_get("orders")): ...
 
-A message is the triple `(method, properties, body)` that pika hands out, a callback gets it as three arguments;
+A message is the triple `(method, properties, body)` that pika hands out; a callback gets three arguments.
 `(None, None, None)`, which stands for none, has no context. Headers are a dict.
 """
 
