@@ -41,7 +41,7 @@ from spakky.tracing.recorder import MemoryRecorder, Span
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
-    from pika.connection import Parameters
+    from pika.connection import Connection, Parameters
 
 DEADLINE = 10
 """Seconds after which something that should have happened did not."""
@@ -68,7 +68,7 @@ class Link:
 
     async def message(self, queue: str | None = None, *, auto_ack: bool = True) -> Message:
         async with asyncio.timeout(DEADLINE):
-            while (message := self.channel.basic_get(queue or self.queue, auto_ack))[0] is None:
+            while (message := self.channel.basic_get(queue or self.queue, auto_ack))[0] is None:  # noqa: ASYNC110 - pulled
                 await asyncio.sleep(0.005)
         return message
 
@@ -109,24 +109,31 @@ class Selecting:
     def __init__(self, parameters: Parameters) -> None:
         self.connection = client.SelectConnection(
             parameters,
-            on_open_callback=lambda connection: connection.channel(on_open_callback=self._opened),
+            on_open_callback=self._connected,
             on_close_callback=lambda *_: self.stop(),
         )
         self.channel: Any = None
+        self._is_late = False
+
+    def _connected(self, connection: Connection) -> None:
+        connection.channel(on_open_callback=self._opened)
 
     def _opened(self, channel: Channel) -> None:
         self.channel = channel
+        self.stop()
+
+    def _missed(self) -> None:
+        self._is_late = True
         self.stop()
 
     def stop(self) -> None:
         self.connection.ioloop.stop()
 
     def run(self) -> None:
-        late: list[str] = []
-        deadline = self.connection.ioloop.call_later(DEADLINE, lambda: (late.append("late"), self.stop()))
+        deadline = self.connection.ioloop.call_later(DEADLINE, self._missed)
         self.connection.ioloop.start()
         self.connection.ioloop.remove_timeout(deadline)
-        assert not late, "it did not happen"
+        assert not self._is_late, "it did not happen"
 
 
 @contextlib.contextmanager
@@ -148,9 +155,13 @@ async def asyncio_channel(parameters: Parameters) -> AsyncIterator[Channel]:
     loop = asyncio.get_running_loop()
     opened: asyncio.Future[Channel] = loop.create_future()
     closed: asyncio.Future[object] = loop.create_future()
+
+    def connected(connection: Connection) -> None:
+        connection.channel(on_open_callback=opened.set_result)
+
     connection = AsyncioConnection(
         parameters,
-        on_open_callback=lambda connection: connection.channel(on_open_callback=opened.set_result),  # type: ignore[attr-defined]
+        on_open_callback=connected,
         on_close_callback=lambda _, reason: closed.set_result(reason),
     )
     try:
@@ -165,7 +176,7 @@ async def asyncio_channel(parameters: Parameters) -> AsyncIterator[Channel]:
 
 
 def send_positional(link: Link, properties: Any, options: Any) -> None:
-    pika.wrap(link.channel, **options).basic_publish("", link.queue, b"value", properties, False)
+    pika.wrap(link.channel, **options).basic_publish("", link.queue, b"value", properties, False)  # noqa: FBT003 - as a user may
 
 
 def send_by_keywords(link: Link, properties: Any, options: Any) -> None:
@@ -321,7 +332,7 @@ def receive_by_callback(link: Link, callback: Callback, options: Any, *, wrapped
         tag = channel.basic_consume(queue=link.queue, on_message_callback=callback, auto_ack=True)
     else:
         channel, handler = link.channel, pika.consumer(**options)(callback)
-        tag = channel.basic_consume(link.queue, handler, True)
+        tag = channel.basic_consume(link.queue, handler, True)  # noqa: FBT003 - as a user may
     try:
         link.consume(lambda: callback.was_called)
     finally:
@@ -771,7 +782,7 @@ class TestCallback:
         for arguments in ((properties, body), (link.channel, method, body), (body,), ()):
             with pytest.raises(
                 WrongUseError,
-                match=r"handle\(\) is a consumer and must be called with a \(method, properties, body\); it got",
+                match=r"handle\(\) is a consumer and must be called with a \(method, properties, body\)",
             ):
                 handle(*arguments)
 
@@ -795,11 +806,11 @@ class TestCallback:
         ]
 
     def test_a_reply_through_the_channel_of_the_callback_stays_in_the_trace(self, link: Link) -> None:
-        """A-17: the reply's parent is the handler's processing, over RabbitMQ's own pseudo-queue for replies."""
-        recorder, replies, served = MemoryRecorder(), Seen(), []
+        """A-17: the reply's parent is the handler's processing; over RabbitMQ's pseudo-queue for replies."""
+        recorder, replies, served = MemoryRecorder(), Seen(), Seen()
 
         def serve(channel: Any, method: Any, properties: Any, body: bytes) -> None:
-            served.append(TraceContext.get())
+            served()
             channel.basic_publish("", properties.reply_to, body.upper())
             channel.basic_ack(method.delivery_tag)
 
@@ -817,7 +828,7 @@ class TestCallback:
         assert (processing.name, processing.parent_span_id) == (f"process {link.queue}", call.span_id)
         assert (sending.kind, sending.parent_span_id) == ("producer", processing.span_id)
         assert replies.senders == [sending.span_id]
-        assert {context.trace_id for context in (served[0], replies.contexts[0])} == {call.trace_id}
+        assert {context.trace_id for context in served.contexts + replies.contexts} == {call.trace_id}
         assert replies.arguments[0][-1] == b"PING"
 
     def test_a_channel_unwrapped_with_live_consumers_goes_on(self, link: Link) -> None:
@@ -918,7 +929,7 @@ class TestCallback:
         assert link.channel.basic_get(link.queue) == (None, None, None)
 
     def test_bytes_are_read_as_text(self, link: Link) -> None:
-        """A-01, P-08: given AMQP headers with bytes for all three fields, it is continued and the handler runs."""
+        """A-01, P-08: given headers with bytes for all three fields, it is continued and the handler runs."""
         seen = Seen()
         link.publish({"traceparent": TRACEPARENT.encode(), "tracestate": b"a=1", "baggage": b"tenant=acme"})
         with link.another_channel() as bare:
@@ -957,6 +968,7 @@ class TestPulled:
 
         with TraceContext.use(TraceContext.new_root()) as before:
             for method, _, body in pika.iterate(channel.consume(link.queue)):
+                assert method is not None
                 seen(body)
                 channel.basic_ack(method.delivery_tag)
                 if len(seen.contexts) == 3:
@@ -987,8 +999,9 @@ class TestPulled:
             nothing = link.channel.basic_get(link.queue)
             with pika.process(nothing, **options) as processing, pika.process_batch([nothing], **options):
                 assert TraceContext.get() is before
-            pika.consumer(**options)(lambda *message: TraceContext.get() is before or pytest.fail())(*nothing)
+            handled = pika.consumer(**options)(lambda *message: TraceContext.get())(*nothing)
 
+        assert handled is before
         assert [*ticks, nothing] == [(None, None, None)] * 3
         assert (processing.context, pika.context_from(nothing)) == (None, None)
         assert list(recorder.spans) == []
@@ -1022,7 +1035,7 @@ class TestPulled:
         def step() -> str | None:
             next(messages)
             context = TraceContext.get()
-            return context and context.parent_span_id
+            return context.parent_span_id if context else "nothing"
 
         seen = [one.run(step), other.run(step), step()]
         messages.close()
@@ -1133,12 +1146,15 @@ class TestConnections:
     async def test_a_channel_opened_in_a_trace_does_not_lend_it_to_messages(self, link: Link) -> None:
         """A-15: an event loop calls back in the Context of the connection; a message has its own."""
         seen, done = Seen(), asyncio.Event()
+
+        def handle(*message: Any) -> None:
+            seen(*message)
+            done.set()
+
         with TraceContext.use(TraceContext.new_root()) as ambient:
             connecting = asyncio_channel(link.parameters)
             bare = await connecting.__aenter__()
-        pika.wrap(bare).basic_consume(
-            link.queue, lambda *message: (seen(*message), done.set()), auto_ack=True
-        )
+        pika.wrap(bare).basic_consume(link.queue, handle, auto_ack=True)
         link.publish()
         await asyncio.wait_for(done.wait(), DEADLINE)
         await connecting.__aexit__(None, None, None)
