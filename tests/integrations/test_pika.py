@@ -617,6 +617,20 @@ class TestPublishing:
         assert [span.destination for span in recorder.spans] == [f"x-{link.queue}:\ufffd"] * 2
         assert len({span.trace_id for span in recorder.spans}) == 1
 
+    @pytest.mark.parametrize("name", ["exchange", "key", "exchange:key"])
+    async def test_what_is_sent_can_be_switched_off_by_name(self, link: Link, name: str) -> None:
+        exchange = f"x-{link.queue}"
+        link.channel.exchange_declare(exchange, auto_delete=True)
+        for key in ("key", "other"):
+            link.channel.queue_bind(link.queue, exchange, key)
+        channel = pika.wrap(link.channel, enabled={name.replace("exchange", exchange): False})
+
+        channel.basic_publish(exchange, "key", b"value")
+        channel.basic_publish(exchange, "other", b"value")
+
+        assert await link.headers() is None
+        assert bool(await link.headers()) == (name != "exchange")
+
     async def test_what_cannot_be_routed_raises_as_with_the_client(self, link: Link) -> None:
         recorder = MemoryRecorder()
         with link.another_channel() as bare:
