@@ -51,7 +51,6 @@ except ModuleNotFoundError as error:
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from types import TracebackType
     from typing import Unpack
 
 __all__ = [
@@ -91,13 +90,10 @@ def _message_among(arguments: Sequence[object]) -> _Message | None:
         return cast("_Message", triple)
     method = next((each for each in arguments if isinstance(each, (Basic.Deliver, Basic.GetOk))), None)
     properties = next((each for each in arguments if isinstance(each, BasicProperties)), None)
-    if method is not None and properties is not None:
-        return (
-            method,
-            properties,
-            next((each for each in reversed(arguments) if isinstance(each, bytes)), None),
-        )
-    return (None, None, None) if sum(each is None for each in arguments) >= _SIZE else None
+    if method is None or properties is None:
+        return (None, None, None) if sum(each is None for each in arguments) >= _SIZE else None
+    body = next((each for each in reversed(arguments) if isinstance(each, bytes)), None)
+    return method, properties, body
 
 
 def _way_of(message: _Message) -> tuple[Any, Any]:
@@ -228,11 +224,6 @@ class _BlockingChannel(_Channel):
     def __enter__(self) -> Self:
         self.__wrapped__.__enter__()
         return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.__wrapped__.__exit__(kind, error, trace)
 
 
 class _CallbackChannel(_Channel):
