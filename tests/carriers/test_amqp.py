@@ -8,7 +8,7 @@ import pytest
 from pamqp import commands, frame, header
 
 from spakky.tracing.baggage import Baggage
-from spakky.tracing.carriers.amqp import CARRIER
+from spakky.tracing.carriers.amqp import CARRIER, destination_of, names_of, size_of
 from spakky.tracing.context import TraceContext
 from spakky.tracing.testing import CarrierContract
 from spakky.tracing.trace_state import TraceState
@@ -109,3 +109,27 @@ def test_the_death_history_of_a_message_stays_as_it_is() -> None:
 
     assert over_the_wire(headers)["x-death"] == history
     assert headers["x-death"] is history
+
+
+def test_a_name_that_is_not_utf8_has_a_size() -> None:
+    text, binary, odd = size_of({"ab": "x"}), size_of({b"\xff\xfe": b"x"}), size_of({7: "x"})
+
+    assert text == binary == 1 + 2 + 5 + 1
+    assert odd == 1 + 5 + 1
+
+
+@pytest.mark.parametrize(
+    ("exchange", "routing_key", "destination", "names"),
+    [
+        pytest.param("", "orders", "orders", ("orders",), id="default-exchange"),
+        pytest.param("shop", "new", "shop:new", ("shop:new", "new", "shop"), id="both"),
+        pytest.param("shop", "", "shop", ("shop",), id="no-key"),
+        pytest.param(b"shop", b"\xff", "shop:\ufffd", ("shop:\ufffd", "\ufffd", "shop"), id="not-utf8"),
+        pytest.param(None, None, "amq.default", ("amq.default",), id="nothing"),
+    ],
+)
+def test_exchange_and_routing_key_make_a_name_of_any_text(
+    exchange: object, routing_key: object, destination: str, names: tuple[str, ...]
+) -> None:
+    assert destination_of(exchange, routing_key) == destination
+    assert names_of(exchange, routing_key) == names

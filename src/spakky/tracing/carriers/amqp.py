@@ -2,9 +2,10 @@
 
 Facts:
 - A field table is a dict of names to typed values; a name occurs once (AMQP 0-9-1, section 4.2.5.5).
-- Clients disagree on text: aio-pika sends `str` and refuses `bytes`, pika sends and hands out `bytearray` for
-  bytes, kombu hands out `bytes` for what is not UTF-8. So any of them may arrive, beside numbers, lists,
-  tables and `None`.
+- Clients disagree on text: aio-pika sends `str` and refuses `bytes`, and hands out `bytearray` for what pika
+  sends as `bytes`; pika and kombu hand out `bytes`. So any of them may arrive, beside numbers, lists, tables
+  and `None`.
+- Names are text too, and a name, a routing key or an exchange that is not UTF-8 is handed out as `bytes`.
 - aio-pika wants exactly a dict, and a message may share it with its sender's code.
 """
 
@@ -76,15 +77,21 @@ def delivery_from(headers: object, *, is_redelivered: bool | None, timestamp: ob
     )
 
 
-def destination_of(exchange: str | None, routing_key: str | None) -> str:
-    """Return exchange and routing key as OpenTelemetry's conventions for RabbitMQ write them."""
-    return ":".join(part for part in (exchange, routing_key) if part) or "amq.default"
+def destination_of(exchange: object, routing_key: object) -> str:
+    """Return exchange and routing key as OpenTelemetry's conventions for RabbitMQ write them.
+
+    Args:
+        exchange: Its name; empty, or what is not text, for the default exchange.
+        routing_key: The key; clients hand out `bytes` for one that is not UTF-8, and some take them.
+    """
+    return ":".join(part for part in (readable(exchange), readable(routing_key)) if part) or "amq.default"
 
 
-def names_of(exchange: str | None, routing_key: str | None) -> tuple[str, ...]:
-    """Return the names by which options may choose; a routing key is often a queue's name."""
+def names_of(exchange: object, routing_key: object) -> tuple[str, ...]:
+    """Return the names by which options may choose: both, the routing key (maybe a queue's), the exchange."""
     both = destination_of(exchange, routing_key)
-    return (both, *(part for part in (routing_key, exchange) if part and part != both))
+    parts = (readable(routing_key), readable(exchange))
+    return (both, *(part for part in parts if part and part != both))
 
 
 def room_in(frame_size: int) -> int:
@@ -97,22 +104,25 @@ def room_in(frame_size: int) -> int:
     return frame_size - 8 - 14 - 9 * 256 - 11 - 4
 
 
-def size_of(headers: Mapping[str, Any]) -> int:
+def size_of(headers: Mapping[Any, Any]) -> int:
     """Return how many bytes *headers* take on the wire at most (AMQP 0-9-1, section 4.2.5)."""
-    return sum(
-        1 + len(name.encode("utf-8", "replace")) + _size_of_value(value) for name, value in headers.items()
-    )
+    return sum(1 + _size_of_text(name) + _size_of_value(value) for name, value in headers.items())
 
 
 _SIZE_OF_NUMBER: Final = 9
 
 
+def _size_of_text(text: object) -> int:
+    """Return the bytes of a `str`, `bytes` or `bytearray`; 0 for what no client takes for text."""
+    if isinstance(text, str):
+        return len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
+    return len(text) if isinstance(text, (bytes, bytearray)) else 0
+
+
 def _size_of_value(value: object) -> int:
     """Return the size of a field value with its type and, of what is long, its length."""
-    if isinstance(value, str):
-        return 5 + (len(value) if value.isascii() else len(value.encode("utf-8", "replace")))
-    if isinstance(value, (bytes, bytearray)):
-        return 5 + len(value)
+    if isinstance(value, (str, bytes, bytearray)):
+        return 5 + _size_of_text(value)
     if isinstance(value, Mapping):
         return 5 + size_of(value)
     if isinstance(value, (list, tuple)):
