@@ -140,17 +140,18 @@ class ContinuingContract(OurSide):
     async def test_a_message_of_javas_opentelemetry_is_continued(self) -> None:
         """K-26: plain text in UTF-8, beside a header of another vendor."""
         place = self.place()
+        state = "rojo=00f067aa0ba902b7,congo=t61"
         headers = {
             "traceparent": TRACEPARENT,
-            "tracestate": "rojo=00f067aa0ba902b7,congo=t61",
+            "tracestate": state,
             "baggage": "tenant=acme,user=J%C3%BCrgen",
-            "elasticapmtraceparent": "\x01\x02\u20ac",
+            "elasticapmtraceparent": self.vendor_value,
         }
 
         await self.send_bare(place, headers)
         taken = await self.take(place)
 
-        assert taken.sender == Sender(BARE.trace_id, BARE.span_id, headers["tracestate"])
+        assert taken.sender == Sender(BARE.trace_id, BARE.span_id, state)
         assert dict(taken.context.baggage) == {"tenant": "acme", "user": "Jürgen"}
 
     def _senders(self, answer: Answer) -> list[Sender]:

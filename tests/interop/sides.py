@@ -12,7 +12,17 @@ import pytest
 from interop.seen import Sender, Span
 from spakky.tracing.context import TraceContext
 
-__all__ = ["PATIENCE", "Handler", "OurSide", "OverKafka", "OverRabbitMQ", "Taken", "producers_of", "wire_of"]
+__all__ = [
+    "PATIENCE",
+    "Handler",
+    "OurSide",
+    "OverKafka",
+    "OverRabbitMQ",
+    "Taken",
+    "pairs_of",
+    "producers_of",
+    "wire_of",
+]
 
 PATIENCE: Final = 10
 """How long a message may take to arrive, in seconds."""
@@ -44,11 +54,13 @@ class OurSide(ABC):
 
     Attributes:
         appends: Whether OpenTelemetry's producers leave an older `traceparent` beside their own.
+        vendor_value: What another vendor's header may hold.
         address: That of the broker, which the class of the broker sets.
         place: Makes a topic or queue for one message; likewise.
     """
 
     appends: ClassVar[bool] = False
+    vendor_value: ClassVar[str | bytes] = "text"
 
     address: str
     place: Callable[[], str]
@@ -58,7 +70,7 @@ class OurSide(ABC):
         """Send a message by what `wrap` returns for *options*."""
 
     @abstractmethod
-    async def send_bare(self, destination: str, headers: dict[str, str]) -> None:
+    async def send_bare(self, destination: str, headers: dict[str, str | bytes]) -> None:
         """Send a message by the client library alone, with text as it is usual in it."""
 
     @abstractmethod
@@ -82,6 +94,8 @@ class OurSide(ABC):
 class OverKafka(OurSide):
     """A client of Kafka."""
 
+    vendor_value: ClassVar[str | bytes] = b"\x00\x0a\xf7\xff"
+
     @pytest.fixture(autouse=True)
     def _over(self, kafka_address: str, new_topic: Callable[[], str]) -> None:
         self.address, self.place = kafka_address, new_topic
@@ -95,11 +109,16 @@ class OverRabbitMQ(OurSide):
         self.address, self.place = amqp_url, new_queue
 
 
+def pairs_of(headers: dict[str, str | bytes]) -> list[tuple[str, bytes]]:
+    """Return *headers* in the shape that Kafka's clients send."""
+    return [(name, value.encode() if isinstance(value, str) else value) for name, value in headers.items()]
+
+
 def wire_of(headers: Any) -> dict[str, list[str]]:
     """Return all values of each header, bytes as text."""
     wire: dict[str, list[str]] = {}
     for name, value in headers.items() if isinstance(headers, Mapping) else headers:
-        wire.setdefault(name, []).append(value.decode() if isinstance(value, bytes) else str(value))
+        wire.setdefault(name, []).append(value.decode("latin-1") if isinstance(value, bytes) else str(value))
     return wire
 
 

@@ -27,7 +27,7 @@ class AioPika(OverRabbitMQ):
             message = client.Message(b"value", headers=headers)
             await aio_pika.wrap(channel.default_exchange, **options).publish(message, destination)
 
-    async def send_bare(self, destination: str, headers: dict[str, str]) -> None:
+    async def send_bare(self, destination: str, headers: dict[str, str | bytes]) -> None:
         async with self._channel() as channel:
             message = client.Message(b"value", headers={**headers})
             await channel.default_exchange.publish(message, destination)

@@ -11,7 +11,7 @@ from opentelemetry.instrumentation.aiokafka import AIOKafkaInstrumentor
 
 from interop.continuing import ContinuingContract
 from interop.sharing import SharingContract
-from interop.sides import PATIENCE, Handler, OverKafka
+from interop.sides import PATIENCE, Handler, OverKafka, pairs_of
 from spakky.tracing.integrations import aiokafka
 
 if TYPE_CHECKING:
@@ -28,10 +28,9 @@ class Aiokafka(OverKafka):
         async with aiokafka.wrap(bare, **options) as producer:
             await producer.send_and_wait(destination, b"value", partition=0, headers=headers)
 
-    async def send_bare(self, destination: str, headers: dict[str, str]) -> None:
-        pairs = [(name, value.encode()) for name, value in headers.items()]
+    async def send_bare(self, destination: str, headers: dict[str, str | bytes]) -> None:
         async with AIOKafkaProducer(bootstrap_servers=self.address) as producer:
-            await producer.send_and_wait(destination, b"value", partition=0, headers=pairs)
+            await producer.send_and_wait(destination, b"value", partition=0, headers=pairs_of(headers))
 
     async def receive(self, source: str, handle: Handler) -> None:
         consumer = AIOKafkaConsumer(bootstrap_servers=self.address, auto_offset_reset="earliest")

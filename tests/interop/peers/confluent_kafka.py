@@ -30,7 +30,7 @@ class ConfluentKafka(Client):
         # The span of a message ends with the next call of the consumer: here with close().
         consumer = confluent_kafka.Consumer({"bootstrap.servers": self._address, "group.id": "interop"})
         with closing(consumer):
-            consumer.assign([confluent_kafka.TopicPartition(source, 0, confluent_kafka.OFFSET_BEGINNING)])
+            consumer.assign([confluent_kafka.TopicPartition(source, 0, 0)])
             message = consumer.consume(1, PATIENCE)[0] if way == "consume" else consumer.poll(PATIENCE)
             assert message is not None, "no message arrived"
             assert message.error() is None, message.error()

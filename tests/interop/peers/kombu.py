@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from kombu.connection import Connection
 from kombu.entity import Queue
+from kombu.message import Message
 from opentelemetry import context, propagate, trace
 from opentelemetry.trace import SpanKind
 
@@ -15,8 +16,6 @@ from interop.peers.serving import PATIENCE, Client, Received, current_baggage, r
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-
-    from kombu.message import Message
 
 _TRACER = trace.get_tracer("by hand")
 
@@ -49,13 +48,11 @@ class Kombu(Client):
 
 def _message(queue: Queue) -> Message:
     deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline:
-        message: Message | None = queue.get(no_ack=True)
-        if message is not None:
-            return message
+    while (message := queue.get(no_ack=True)) is None:
+        assert time.monotonic() < deadline, "no message arrived"
         time.sleep(0.005)
-    message = "no message arrived"
-    raise AssertionError(message)
+    assert isinstance(message, Message)
+    return message
 
 
 @asynccontextmanager
