@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
@@ -27,7 +27,7 @@ __all__ = [
 PATIENCE: Final = 10
 """How long a message may take to arrive, in seconds."""
 
-Handler = Callable[[Any], Awaitable[None]]
+Handler = Callable[[Any], Coroutine[Any, Any, None]]
 """What is awaited in the context of a message, with its headers as the client library hands them out."""
 
 
