@@ -83,7 +83,7 @@ class TestOfAProducerThatOpenTelemetryGivesOut(ConfluentKafka):
         theirs = ConfluentKafkaInstrumentor.instrument_producer(
             client.Producer({"bootstrap.servers": self.address}), telemetry.provider
         )
-        producer = confluent_kafka.wrap(theirs)
+        producer: client.Producer = confluent_kafka.wrap(theirs)
 
         with telemetry.provider.get_tracer("app").start_as_current_span("app"):
             producer.produce(place, b"value", partition=0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from kafka import KafkaConsumer, KafkaProducer
 from kafka.structs import TopicPartition
 from opentelemetry.instrumentation.kafka import KafkaInstrumentor
@@ -15,13 +16,18 @@ from interop.sides import PATIENCE, Handler, OverKafka, pairs_of
 from spakky.tracing.integrations import kafka_python
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from opentelemetry.trace import TracerProvider
 
 
 class KafkaPython(OverKafka):
     appends = True
+
+    @pytest.fixture(autouse=True)
+    def _over(self, apache_kafka_address: str, new_topic: Callable[[], str]) -> None:
+        """Go without the mock cluster: the client finds no version that both speak."""
+        self.address, self.place = apache_kafka_address, new_topic
 
     async def send(self, destination: str, headers: Any = None, **options: Any) -> None:
         with closing(KafkaProducer(bootstrap_servers=self.address)) as bare:

@@ -1,4 +1,4 @@
-"""Celery with OpenTelemetry by hand, in the same signals as its instrumentation, which is not installed here."""
+"""Celery with OpenTelemetry by hand, in the signals of its instrumentation, which is not installed here."""
 
 from __future__ import annotations
 
