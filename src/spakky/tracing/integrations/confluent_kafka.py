@@ -70,6 +70,27 @@ _Polled: TypeAlias = "_Message | Iterable[_Message] | None"
 _UNREADABLE: Final = {KafkaError._KEY_DESERIALIZATION, KafkaError._VALUE_DESERIALIZATION}  # noqa: SLF001 - documented
 
 
+def _headers_of(message: _Message) -> object:
+    """Return the headers of *message*, without those that the client cannot read.
+
+    It raises `SystemError` for a name that is not UTF-8, but only once: then it returns a list with a hole in
+    it, and whoever touches that, user or library, crashes the process. So it is taken out of the message.
+    """
+    try:
+        headers = message.headers()
+    except SystemError:
+        headers = message.headers()
+    if isinstance(headers, list) and any(map(_has_hole, headers)):
+        headers = [header for header in headers if not _has_hole(header)]
+        message.set_headers(headers)
+    return headers
+
+
+def _has_hole(header: object) -> bool:
+    """Return whether a tuple has less in it than its length says, without looking at what is in it."""
+    return isinstance(header, tuple) and len(gc.get_referents(header)) < len(header)
+
+
 def _topic_of(message: _Message) -> str:
     return message.topic() or ""
 
@@ -81,7 +102,7 @@ def _is_record(message: _Message) -> bool:
 
 def _delivery_of(message: _Message) -> Delivery:
     kind, milliseconds = message.timestamp()
-    delivery = delivery_from(message.headers(), None if kind == TIMESTAMP_NOT_AVAILABLE else milliseconds)
+    delivery = delivery_from(_headers_of(message), None if kind == TIMESTAMP_NOT_AVAILABLE else milliseconds)
     count = _delivery_count(message)
     if not count:
         return delivery
@@ -98,7 +119,7 @@ _CLIENT: Final[Client[_Message, KafkaHeaders]] = Client(
     carrier=CARRIER,
     message_type=Message,
     batch_types=(confluent_kafka.Messages,) if hasattr(confluent_kafka, "Messages") else (),
-    headers=lambda message: message.headers(),
+    headers=_headers_of,
     destination=_topic_of,
     name=lambda message: f"process {_topic_of(message)}",
     delivery=_delivery_of,
