@@ -633,6 +633,8 @@ class TestDeliveryReports:
 
         assert seen[0] == seen[1]
         assert len(seen[0]) == int(is_called)
+        if options:
+            assert [span.outcome for span in options["tracer"].spans] == ["ok"]
 
     def test_a_callback_of_a_serializing_producer_is_called(self, topic: Topic, options: Any) -> None:
         producer = confluent_kafka.wrap(topic.serializing, **options)
@@ -862,6 +864,16 @@ class TestBatches:
         assert [error and str(error) for error in errors[:2]] == [None, None]
         assert {error and error.str() for error in errors[2:]} == {"Message failed: Local: Queue full"}
         assert {error and error.name() for error in errors[2:]} == {"_QUEUE_FULL"}
+
+    def test_what_is_not_offered_to_a_full_queue_is_no_send(self, topic: Topic) -> None:
+        recorder = MemoryRecorder()
+        bare = topic.new_producer(**{"linger.ms": 60_000, "queue.buffering.max.messages": 1})
+
+        confluent_kafka.wrap(bare, tracer=recorder).produce_batch(topic.name, [{}, {}, {}, {}], 0)
+        bare.purge()
+        bare.flush(SECONDS)
+
+        assert [span.error for span in recorder.spans] == ["BufferError", "cimpl.KafkaException"]
 
     def test_callbacks_are_called_as_by_the_client(
         self, topic: Topic, choose: Callable[[Producer], Producer]
