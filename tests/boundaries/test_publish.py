@@ -413,3 +413,10 @@ async def test_an_error_that_the_caller_ignores_is_reported_by_asyncio_as_ever()
 def test_the_baggage_of_the_trace_replaces_that_of_the_headers() -> None:
     with TraceContext.use(TraceContext.new_root(baggage=Baggage({"tenant": "acme"}))):
         assert by_hand({"baggage": "tenant=old,left=over"})["baggage"] == "tenant=acme"
+
+
+def test_a_sender_says_where_it_writes_a_context_at_all() -> None:
+    assert sender().writes_to("orders")
+    assert not sender(enabled=False).writes_to("orders")
+    assert not sender(enabled={"orders": False}).writes_to("shop/orders", ("orders",))
+    assert sender(enabled={"orders": False}).writes_to("bills")
