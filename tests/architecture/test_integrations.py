@@ -50,6 +50,7 @@ OFFERED = {
 # What a verb looks at before its options, made without a broker.
 SUITABLE = {
     ("aiokafka", "wrap"): "aiokafka.AIOKafkaProducer",
+    ("confluent_kafka", "wrap"): "confluent_kafka.Producer",
     ("kafka_python", "wrap"): "kafka.KafkaProducer",
 }
 BARE = {("faststream", "TraceMiddleware")}  # takes options only

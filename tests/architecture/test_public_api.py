@@ -21,7 +21,9 @@ def tree_of(name: str) -> ast.Module:
 
 
 def is_private(name: str) -> bool:
-    return name.startswith("_") and not (name.startswith("__") and name.endswith("__"))
+    """Tell private names from special ones, from constants such as confluent's, and from those of a named tuple."""
+    is_special = name.startswith("__") and name.endswith("__")
+    return name.startswith("_") and not is_special and not name.isupper() and name != "_replace"
 
 
 def private_attributes(tree: ast.Module) -> Iterator[str]:

@@ -7,7 +7,7 @@ import functools
 import inspect
 import typing
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -18,6 +18,9 @@ from spakky.tracing.boundaries.process import Receiver
 from spakky.tracing.context import TraceContext
 from spakky.tracing.error import WrongUseError
 from spakky.tracing.recorder import MemoryRecorder
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class HandlerError(Exception):
@@ -403,6 +406,28 @@ def test_other_arguments_of_a_batch_handler_are_passed_over(other: Any) -> None:
     assert decorated(other, [parcel_from(sender)]) is not None
     (span,) = recorder.spans
     assert [link.span_id for link in span.links] == [sender.span_id]
+
+
+class Crate:
+    """A batch of a class of the client library's own, which is neither a list nor a collection."""
+
+    def __init__(self, parcels: list[Parcel]) -> None:
+        self._parcels = parcels
+
+    def __iter__(self) -> Iterator[Parcel]:
+        return iter(self._parcels)
+
+
+def test_a_batch_may_be_of_a_class_of_the_client_library() -> None:
+    recorder, sender = MemoryRecorder(), full_context()
+    crates = Receiver(replace(CLIENT, batch_types=(Crate,)), Settings(ReceiveOptions, {"tracer": recorder}))
+    crate = Crate([parcel_from(sender)])
+
+    assert handles_batch(crates, current_sync)(crate) is not None
+    (span,) = recorder.spans
+    assert [link.span_id for link in span.links] == [sender.span_id]
+    with pytest.raises(WrongUseError, match="with a list of Parcel; it got none"):
+        batch_handled(current_sync)(crate)
 
 
 @pytest.mark.parametrize("empty", [[], (), {}, {"a": []}], ids=repr)

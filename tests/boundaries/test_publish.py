@@ -530,3 +530,10 @@ def test_an_error_of_another_kind_is_raised_at_once() -> None:
 def test_switched_off_a_refusal_is_raised_at_once() -> None:
     with pytest.raises(TooLargeError):
         sender(enabled=False).publish({"app": "x" * 100}, "orders").send(counting(60), is_too_large)
+
+
+def test_a_sender_says_where_it_writes_a_context_at_all() -> None:
+    assert sender().writes_to("orders")
+    assert not sender(enabled=False).writes_to("orders")
+    assert not sender(enabled={"orders": False}).writes_to("shop/orders", ("orders",))
+    assert sender(enabled={"orders": False}).writes_to("bills")

@@ -41,6 +41,7 @@ class Client(Generic[MessageT, HeadersT]):
         is_message: Tells a message from anything else; whether it is of `message_type` unless given.
         among: Gets the message among the arguments of a handler, `None` if there is none; the first that
             `is_message` unless given.
+        batch_types: Classes of batches that the library hands out, besides lists, tuples and mappings.
         headers: Gets the headers of a received message.
         destination: Gets where a received message came from, for people.
         name: Gets the name of its processing, such as `process orders`.
@@ -60,6 +61,7 @@ class Client(Generic[MessageT, HeadersT]):
     message_name: str = ""
     is_message: Callable[[object], bool] | None = None
     among: Callable[[Sequence[object]], MessageT | None] | None = None
+    batch_types: tuple[type[Any], ...] = ()
     headers: Callable[[MessageT], object]
     destination: Callable[[MessageT], str]
     name: Callable[[MessageT], str]

@@ -65,15 +65,17 @@ def handles_batch(receiver: Receiver[Any], handler: HandlerT) -> HandlerT:
 
     Args:
         receiver: Says how messages are processed.
-        handler: A callable, async or sync, that is given a list, tuple or dict of lists of messages.
+        handler: A callable, async or sync, that is given a list, tuple or dict of lists of messages, or a
+            batch of a class of the client library's own.
 
     Raises:
         WrongUseError: This is not callable, or (when it is called) it gets no messages.
     """
     client = receiver.client
+    batch_types: tuple[type[Any], ...] = (list, tuple, Mapping, *client.batch_types)
 
     def entrance(arguments: Sequence[object]) -> Processing[Any]:
-        candidates = [argument for argument in arguments if isinstance(argument, (list, tuple, Mapping))]
+        candidates = [argument for argument in arguments if isinstance(argument, batch_types)]
         batches = [messages for each in candidates if (messages := messages_in(each)) is not None]
         for messages in sorted(batches, key=len, reverse=True):
             if all(client.recognizes(message) for message in messages):

@@ -53,6 +53,15 @@ class Sender(Generic[HeadersT]):
     def _policy(self) -> Policy:
         return self._settings.policy
 
+    def writes_to(self, destination: str, names: Sequence[str] = ()) -> bool:
+        """Return whether messages to *destination* get a context at all.
+
+        Args:
+            destination: Where they are sent to, for people.
+            names: What options may call the destination besides.
+        """
+        return self._policy.enables(lambda: (destination, *names))
+
     def headers(self, existing: object = None) -> HeadersT:
         """Return new headers for a send by hand: *existing* ones, and the context.
 
@@ -101,7 +110,7 @@ class Sender(Generic[HeadersT]):
         Raises:
             WrongUseError: *existing* cannot be the headers of a message.
         """
-        if not self._policy.enables(lambda: (destination, *names)):
+        if not self.writes_to(destination, names):
             return Publishing(cast("HeadersT", existing))
         headers = self._client.carrier.copy(existing)
         current = TraceContext.get()
