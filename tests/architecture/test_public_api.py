@@ -21,7 +21,7 @@ def tree_of(name: str) -> ast.Module:
 
 
 def is_private(name: str) -> bool:
-    """Tell private names from special ones, from constants such as confluent's, and from those of a named tuple."""
+    """Tell private names from special ones, from constants (confluent's), and from those of a named tuple."""
     is_special = name.startswith("__") and name.endswith("__")
     return name.startswith("_") and not is_special and not name.isupper() and name != "_replace"
 
