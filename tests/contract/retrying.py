@@ -24,7 +24,7 @@ class RetryingContract(Delivery):
         return span
 
     async def test_a_message_that_failed_twice_stays_in_its_trace(self) -> None:
-        """K-28: one traceparent, the trace of the first sender, below the attempt that failed, attempts counted."""
+        """K-28: one traceparent, one trace, below the attempt that failed; attempts are counted."""
         message = await self.deliver({"traceparent": TRACEPARENT, "baggage": "tenant=acme", "app": "1"})
         spans = []
         for _ in range(3):
