@@ -86,12 +86,12 @@ class ChoosingContract(Delivery):
         message = await self.deliver(SENT)
         seen: list[str] = []
 
-        @self.integration.consumer(tracer=MemoryRecorder())
-        def handle(message: Any) -> None:
+        def look(message: Any) -> None:
             context = TraceContext.get()
             assert context is not None
             seen.append(context.trace_id)
 
+        handle = self.integration.consumer(tracer=MemoryRecorder())(look)
         handle(message)
         self.integration.configure(relation="root")
         handle(message)
@@ -142,7 +142,7 @@ class ChoosingContract(Delivery):
 
     @pytest.mark.parametrize("relation", ["parent", 7, None, {"orders": "parent"}])
     async def test_what_is_no_relation_is_refused(self, relation: Any) -> None:
-        with pytest.raises(WrongUseError, match="^relation= takes 'child', 'link' or 'root', got "):
+        with pytest.raises(WrongUseError, match=r"^relation= takes 'child', 'link' or 'root', got "):
             self.integration.configure(relation=relation)
 
     async def test_a_source_can_be_switched_off_by_name(self) -> None:
@@ -189,7 +189,9 @@ class ChoosingContract(Delivery):
 
     @pytest.mark.parametrize("enabled", [0, None, "no", {"orders": "no"}])
     async def test_what_is_neither_on_nor_off_is_refused(self, enabled: Any) -> None:
-        with pytest.raises(WrongUseError, match="^enabled= takes True, False or a mapping of names to these"):
+        with pytest.raises(
+            WrongUseError, match=r"^enabled= takes True, False or a mapping of names"
+        ):
             self.integration.configure(enabled=enabled)
 
     async def test_an_unknown_option_is_not_configured(self) -> None:

@@ -88,5 +88,6 @@ def pairs(headers: Any) -> list[tuple[Any, Any]]:
 
 def received_pairs(message: Any) -> list[tuple[str, Any]]:
     """Return the headers of a received message of any client as pairs."""
-    headers = message[1].headers if isinstance(message, tuple) and len(message) == 3 else message.headers
+    properties: Any = message[1] if isinstance(message, tuple) and len(message) == 3 else message
+    headers = properties.headers
     return pairs((headers() if callable(headers) else headers) or {})
