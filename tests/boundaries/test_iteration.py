@@ -75,6 +75,7 @@ def parent_of(context: TraceContext | None) -> str | None:
 
 
 async def test_each_body_runs_in_the_context_of_its_message() -> None:
+    """K-09: the body, not only the receiving."""
     sent = senders(3)
     seen = []
 
@@ -196,6 +197,7 @@ async def test_an_iteration_that_is_kept_is_closed_by_aclose() -> None:
 
 
 async def test_an_iteration_may_be_closed_by_another_task() -> None:
+    """P-09, P-10: neither task keeps or loses a context."""
     with TraceContext.use(full_context()) as before:
         iteration = iterate(Queue(senders(3)))
         await anext(iteration)
@@ -248,6 +250,7 @@ async def test_as_a_block_it_ends_with_the_block_and_records_what_the_body_raise
 
 
 async def test_two_interleaved_iterations_leave_what_was_before() -> None:
+    """K-13: they need not end in the order of a stack."""
     first_sent, second_sent = senders(3), senders(2)
 
     with TraceContext.use(full_context()) as before:
@@ -374,6 +377,7 @@ async def test_thousands_of_messages_leave_no_scope_behind() -> None:
 
 
 def test_each_body_of_a_plain_loop_runs_in_the_context_of_its_message() -> None:
+    """K-09: the body, not only the receiving."""
     sent = senders(3)
     seen = []
 
@@ -495,6 +499,7 @@ def test_a_plain_iteration_that_is_kept_is_closed_by_close() -> None:
 
 
 def test_a_plain_iteration_may_be_closed_by_another_thread() -> None:
+    """K-14, P-09: neither thread keeps or loses a context."""
     with TraceContext.use(full_context()) as before:
         iteration = plainly(PlainQueue(senders(3)))
         next(iteration)
@@ -510,6 +515,7 @@ def test_a_plain_iteration_may_be_closed_by_another_thread() -> None:
 
 
 def test_each_step_of_a_plain_iteration_may_be_in_another_thread() -> None:
+    """K-14: as with polls in an executor."""
     sent = senders(3)
     iteration = plainly(PlainQueue(sent))
 
@@ -565,6 +571,7 @@ def test_a_plain_iteration_as_a_block_ends_with_it_and_records_what_the_body_rai
 
 
 def test_two_interleaved_plain_iterations_leave_what_was_before() -> None:
+    """K-13: they need not end in the order of a stack."""
     first_sent, second_sent = senders(3), senders(2)
 
     with TraceContext.use(full_context()) as before:
