@@ -308,6 +308,101 @@ def test_a_send_that_fails_is_recorded_and_raises_its_own_error(error: BaseExcep
     assert [span.outcome for span in recorder.spans] == [outcome]
 
 
+class TooLargeError(Exception):
+    """A client's refusal."""
+
+
+class Choosy:
+    """A client that refuses headers with names that it does not like, and may break at some attempt."""
+
+    def __init__(self, *disliked: str, breaks_at: int = 9) -> None:
+        self._disliked = set(disliked)
+        self._breaks_at = breaks_at
+        self.attempts: list[list[str]] = []
+
+    def send(self, headers: dict[str, Any]) -> dict[str, Any]:
+        self.attempts.append(sorted(headers))
+        if len(self.attempts) == self._breaks_at:
+            raise ConnectionError
+        if self._disliked & headers.keys():
+            raise TooLargeError(len(self.attempts))
+        return headers
+
+    async def send_async(self, headers: dict[str, Any]) -> dict[str, Any]:
+        await asyncio.sleep(0)
+        return self.send(headers)
+
+    async def send_by(self, way: str) -> dict[str, Any]:
+        publishing = sender().publish({"app": 1}, "orders")
+        if way == "sync":
+            return publishing.send(self.send, self.is_refusal)
+        return await publishing.send_async(self.send_async, self.is_refusal)
+
+    @staticmethod
+    def is_refusal(error: BaseException) -> bool:
+        return isinstance(error, TooLargeError)
+
+
+ALL = ["app", "baggage", "traceparent", "tracestate"]
+
+sync_and_async = pytest.mark.parametrize("way", ["sync", "async"])
+
+
+@sync_and_async
+@pytest.mark.parametrize(
+    ("disliked", "attempts", "warning"),
+    [
+        ("nothing", [ALL], None),
+        ("baggage", [ALL, ["app", "traceparent"]], "trace state and baggage"),
+        ("traceparent", [ALL, ["app", "traceparent"], ["app"]], "trace context"),
+    ],
+)
+async def test_what_is_refused_for_its_size_is_sent_with_less(
+    way: str, disliked: str, attempts: list[list[str]], warning: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = Choosy(disliked)
+
+    with TraceContext.use(full_context()):
+        sent = await client.send_by(way)
+
+    assert client.attempts == attempts
+    assert sorted(sent) == attempts[-1]
+    expected = [f"a message to orders is sent without {warning}, which makes it too large"]
+    assert caplog.messages == (expected if warning else [])
+
+
+@sync_and_async
+async def test_a_refusal_of_the_bare_message_is_raised(way: str, caplog: pytest.LogCaptureFixture) -> None:
+    client = Choosy("app")
+
+    with TraceContext.use(full_context()), pytest.raises(TooLargeError) as caught:
+        await client.send_by(way)
+
+    assert caught.value.args == (3,)
+    assert client.attempts[-1] == ["app"]
+    assert caplog.messages == []
+
+
+@sync_and_async
+async def test_another_error_of_a_lighter_attempt_tells_of_the_refusal_before_it(way: str) -> None:
+    client = Choosy("traceparent", breaks_at=2)
+
+    with TraceContext.use(full_context()), pytest.raises(ConnectionError) as caught:
+        await client.send_by(way)
+
+    assert isinstance(caught.value.__context__, TooLargeError)
+
+
+@sync_and_async
+async def test_any_other_error_is_raised_at_once(way: str) -> None:
+    client = Choosy("traceparent", breaks_at=1)
+
+    with TraceContext.use(full_context()), pytest.raises(ConnectionError) as caught:
+        await client.send_by(way)
+
+    assert (len(client.attempts), caught.value.__context__) == (1, None)
+
+
 def test_the_outcome_of_a_send_may_be_told_without_an_exception() -> None:
     recorder = MemoryRecorder()
     publishing = sender(tracer=recorder).publish(None, "orders")
