@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import pytest
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
+from aiokafka import AIOKafkaProducer, TopicPartition
 
 from contract.choosing import ChoosingContract
 from contract.contexts import STALE, TRACEPARENT
@@ -16,52 +16,24 @@ from contract.fitting import FittingContract
 from contract.handling import HandlerContract
 from contract.pulling import PullingContract
 from contract.retrying import RetryingContract
-from contract.sending import SendingContract, Wire, texts
+from contract.sending import SendingContract, Wire
+from integrations.aiokafka_topic import Record, Topic, open_topic, texts_of
 from spakky.tracing.context import TraceContext
 from spakky.tracing.error import WrongUseError
 from spakky.tracing.integrations import aiokafka
 from spakky.tracing.recorder import MemoryRecorder
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-Record = ConsumerRecord[Any, Any]
+    from collections.abc import AsyncIterator, Callable
 
 
-class Topic:
-    """A topic of its own, with the bare client at both ends."""
-
-    def __init__(self, name: str, producer: AIOKafkaProducer, consumer: AIOKafkaConsumer) -> None:
-        self.name = name
-        self.producer = producer
-        self.consumer = consumer
-
-    async def record(self) -> Record:
-        return await asyncio.wait_for(self.consumer.getone(), 10)
-
-    async def records(self, count: int) -> list[Record]:
-        return [await self.record() for _ in range(count)]
-
-    async def deliver(self, headers: dict[str, Any]) -> Record:
-        """Send headers by the bare client and take the record."""
-        pairs = [
-            (name, value.encode() if isinstance(value, str) else value) for name, value in headers.items()
-        ]
-        return await self.deliver_native(pairs)
-
-    async def deliver_native(self, headers: Any) -> Record:
-        await self.producer.send_and_wait(self.name, b"value", headers=headers, partition=0)
-        return await self.record()
+LIMIT = 200_000
 
 
 @pytest.fixture
 async def topic(kafka_address: str) -> AsyncIterator[Topic]:
-    name = f"orders-{uuid4().hex}"
-    consumer = AIOKafkaConsumer(bootstrap_servers=kafka_address, auto_offset_reset="earliest")
-    async with AIOKafkaProducer(bootstrap_servers=kafka_address) as producer, consumer:
-        await producer.partitions_for(name)
-        consumer.assign([TopicPartition(name, 0)])
-        yield Topic(name, producer, consumer)
+    async with open_topic(kafka_address) as topic:
+        yield topic
 
 
 class Sending:
@@ -84,6 +56,15 @@ class Sending:
             await producer.send_and_wait(name, value, partition=0, headers=headers)
         elif way == "positional":
             await (await producer.send(name, value, None, 0, None, headers))
+        elif way == "keywords":
+            arguments = {
+                "headers": headers,
+                "timestamp_ms": None,
+                "partition": 0,
+                "key": b"key",
+                "value": value,
+            }
+            await producer.send_and_wait(topic=name, **arguments)
         else:
             batch = producer.create_batch()
             assert batch.append(key=None, value=value, timestamp=None, headers=headers) is not None
@@ -108,14 +89,26 @@ class Sending:
 
 
 class TestSending(Sending, SendingContract):
-    ways = ["send", "send_and_wait", "positional", "batch", "headers"]
-    recorded_ways = ["send", "send_and_wait", "positional", "batch"]
+    ways = ["send", "send_and_wait", "positional", "keywords", "batch", "headers"]
+    recorded_ways = ["send", "send_and_wait", "positional", "keywords", "batch"]
     foreign = [("zebra", b"\x00\xff"), ("app", b"1"), ("app", b"2"), ("null", None), ("empty", b"")]
 
 
 class TestFitting(Sending, FittingContract):
-    fitting_ways = ["send", "send_and_wait", "positional"]
+    fitting_ways = ["send", "send_and_wait", "positional", "keywords"]
     largest = 1_048_576 - 100
+
+
+class TestFittingWhatTheBrokerTakes(Sending, FittingContract):
+    """Of a topic that takes less than the client, where the caller waits for what the broker says."""
+
+    fitting_ways = ["send_and_wait", "keywords"]
+    largest = LIMIT - 100
+
+    @pytest.fixture(name="topic")
+    async def small_topic(self, apache_kafka_address: str) -> AsyncIterator[Topic]:
+        async with open_topic(apache_kafka_address, max_message_bytes=LIMIT) as topic:
+            yield topic
 
 
 class OverKafka(Delivery):
@@ -137,7 +130,30 @@ class OverKafka(Delivery):
 
 
 class TestReceiving(OverKafka, VerbsReceivingContract):
+    ways = [*VerbsReceivingContract.ways, "consumer loop", "getmany", "getone elsewhere"]
+    sees_errors = [*VerbsReceivingContract.sees_errors, "getmany", "getone elsewhere"]
     hostile_values = [b"", b"\xff\xfe", b"00-bad", b"x" * 100_000, None, f"{TRACEPARENT}\n".encode()]
+
+    async def receive(
+        self, way: str, headers: dict[str, Any], body: Callable[[], None], **options: Any
+    ) -> None:
+        if way == "consumer loop":
+            await self.topic.send(headers)
+            async for _ in aiokafka.iterate(self.topic.consumer, **options):
+                body()
+                break
+        elif way == "getmany":
+            await self.topic.send(headers)
+            batches = await self.topic.consumer.getmany(timeout_ms=10_000)
+            for record in batches[self.topic.partition]:
+                with aiokafka.process(record, **options):
+                    body()
+        elif way == "getone elsewhere":
+            record = await asyncio.create_task(self.topic.deliver(headers))
+            with aiokafka.process(record, **options):
+                body()
+        else:
+            await super().receive(way, headers, body, **options)
 
 
 class TestHandlers(OverKafka, HandlerContract): ...
@@ -370,10 +386,3 @@ class TestConsumer:
     async def test_what_is_no_consumer_is_refused(self) -> None:
         with pytest.raises(WrongUseError, match="takes what `async for` or `for` takes, got int"):
             aiokafka.iterate(7)  # type: ignore[call-overload]
-
-
-def texts_of(record: Record, name: str) -> list[str]:
-    wire: Wire = {}
-    for key, value in record.headers:
-        wire.setdefault(key, []).append(value)
-    return texts(wire, name)
