@@ -91,9 +91,9 @@ def wrap(producer: ProducerT, **options: Unpack[SendOptions]) -> ProducerT:
     transactions. Everything else is *producer*'s own. Wrapping what is wrapped replaces its options.
 
     A record that only its context makes too large is sent with less of it, and a warning: where the client
-    refuses it (`max_request_size`), and where the broker does while `send_and_wait` waits for its answer. What
-    the broker refuses later fails the future of `send`, and an idempotent producer cannot send it again. So
-    where a topic takes less than the client, give the client the topic's `max.message.bytes`.
+    refuses it (`max_request_size`), and where the broker does while `send_and_wait` waits for its answer.
+    What the broker refuses later fails the future of `send`, and an idempotent producer cannot send it
+    again. So where a topic takes less than the client, give the client the topic's `max.message.bytes`.
 
     Args:
         producer: Started or not.
