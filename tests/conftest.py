@@ -24,6 +24,7 @@ _LISTED: Final = {
     "way": "ways",
     "recorded_way": "recorded_ways",
     "fitting_way": "fitting_ways",
+    "loop": "loops",
     "hostile": "hostile_values",
 }
 

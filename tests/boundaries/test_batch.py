@@ -17,6 +17,7 @@ def span_ids(links: tuple[TraceContext, ...]) -> list[str]:
 
 
 def test_a_batch_is_a_new_trace_that_links_to_every_sender() -> None:
+    """K-15, K-31: by what each message carries."""
     senders = [full_context() for _ in range(3)]
 
     with receiver().process_batch(map(parcel_from, senders)) as processing:
@@ -62,6 +63,7 @@ def test_spans_of_one_trace_are_linked_each() -> None:
 
 
 def test_what_has_no_usable_context_is_not_linked() -> None:
+    """K-05: and the batch is whole."""
     sender = full_context()
     junk = [Parcel(None), Parcel(7), Parcel({"traceparent": "nonsense"}), Parcel({"baggage": "a=1"})]
 
@@ -79,6 +81,7 @@ def test_a_batch_has_no_baggage_of_its_senders() -> None:
 
 
 def test_the_context_of_each_message_is_to_be_had() -> None:
+    """K-15: one by one."""
     senders = [full_context() for _ in range(3)]
     batch = [*map(parcel_from, senders), Parcel()]
 
@@ -122,6 +125,7 @@ def test_a_root_ignores_the_senders_and_what_is_current() -> None:
 
 @pytest.mark.parametrize("current", [None, full_context()], ids=["outside", "inside"])
 def test_an_empty_batch_changes_nothing_and_is_not_recorded(current: TraceContext | None) -> None:
+    """K-33: a poll that returns nothing."""
     recorder = MemoryRecorder()
 
     with TraceContext.use(current):

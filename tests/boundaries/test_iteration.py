@@ -5,18 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-from typing import TYPE_CHECKING, Any
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
 from boundaries.parcels import BrokenPropagator, BrokenTracer, Parcel, full_context, parcel_from, receiver
-from spakky.tracing.boundaries.iteration import iteration_over
+from spakky.tracing.boundaries.iteration import AsyncIteration, Iteration, iteration_over
 from spakky.tracing.context import Scope, TraceContext
 from spakky.tracing.error import WrongUseError
 from spakky.tracing.recorder import MemoryRecorder
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
 
 class Queue:
@@ -38,8 +39,30 @@ class Queue:
         raise self._error or StopAsyncIteration
 
 
-def iterate(source: Any, **options: Any) -> Any:
-    return iteration_over(receiver(**options), source)
+class PlainQueue:
+    """A source of parcels for plain loops, which shows what is current while it gets the next one."""
+
+    def __init__(self, senders: list[TraceContext], error: BaseException | None = None) -> None:
+        self._parcels = [parcel_from(sender) for sender in senders]
+        self._error = error
+        self.seen_while_waiting: list[TraceContext | None] = []
+
+    def __iter__(self) -> Iterator[Parcel]:
+        return self
+
+    def __next__(self) -> Parcel:
+        self.seen_while_waiting.append(TraceContext.get())
+        if self._parcels:
+            return self._parcels.pop(0)
+        raise self._error or StopIteration
+
+
+def iterate(source: Any, **options: Any) -> AsyncIteration[Parcel]:
+    return cast("AsyncIteration[Parcel]", iteration_over(receiver(**options), source))
+
+
+def plainly(source: Any, **options: Any) -> Iteration[Parcel]:
+    return cast("Iteration[Parcel]", iteration_over(receiver(**options), source))
 
 
 def senders(number: int) -> list[TraceContext]:
@@ -52,6 +75,7 @@ def parent_of(context: TraceContext | None) -> str | None:
 
 
 async def test_each_body_runs_in_the_context_of_its_message() -> None:
+    """K-09: the body, not only the receiving."""
     sent = senders(3)
     seen = []
 
@@ -174,6 +198,7 @@ async def test_an_iteration_that_is_kept_is_closed_by_aclose() -> None:
 
 
 async def test_an_iteration_may_be_closed_by_another_task() -> None:
+    """P-09, P-10: neither task keeps or loses a context."""
     with TraceContext.use(full_context()) as before:
         iteration = iterate(Queue(senders(3)))
         await anext(iteration)
@@ -226,6 +251,7 @@ async def test_as_a_block_it_ends_with_the_block_and_records_what_the_body_raise
 
 
 async def test_two_interleaved_iterations_leave_what_was_before() -> None:
+    """K-13: they need not end in the order of a stack."""
     first_sent, second_sent = senders(3), senders(2)
 
     with TraceContext.use(full_context()) as before:
@@ -346,3 +372,306 @@ async def test_thousands_of_messages_leave_no_scope_behind() -> None:
 
     gc.collect()
     assert sum(isinstance(thing, Scope) for thing in gc.get_objects()) <= before
+
+
+# --- plain loops
+
+
+def test_each_body_of_a_plain_loop_runs_in_the_context_of_its_message() -> None:
+    """K-09: the body, not only the receiving."""
+    sent = senders(3)
+    seen = []
+
+    with TraceContext.use(full_context()) as before:
+        for parcel in plainly(PlainQueue(sent)):
+            assert isinstance(parcel, Parcel)
+            seen.append(parent_of(TraceContext.get()))
+        assert TraceContext.get() is before
+
+    assert seen == [sender.span_id for sender in sent]
+
+
+def test_while_a_plain_loop_gets_the_next_message_nothing_of_the_last_is_current() -> None:
+    queue = PlainQueue(senders(3))
+
+    with TraceContext.use(full_context()) as before:
+        for _ in plainly(queue):
+            assert TraceContext.get() is not before
+
+    assert queue.seen_while_waiting == [before] * 4
+
+
+def test_after_the_last_message_a_plain_iteration_is_at_its_end() -> None:
+    iteration = plainly(PlainQueue(senders(1)))
+    next(iteration)
+
+    for _ in range(2):
+        with pytest.raises(StopIteration):
+            next(iteration)
+        assert TraceContext.get() is None
+
+
+def test_what_the_source_of_a_plain_loop_raises_is_raised() -> None:
+    error = ConnectionError("broker is gone")
+    recorder = MemoryRecorder()
+
+    with TraceContext.use(full_context()) as before:
+        with pytest.raises(ConnectionError) as caught:
+            for _ in plainly(PlainQueue(senders(1), error), tracer=recorder):
+                pass
+        assert TraceContext.get() is before
+
+    assert caught.value is error
+    assert [span.outcome for span in recorder.spans] == ["ok"]
+
+
+def test_after_a_break_out_of_a_plain_loop_what_was_before_is_current() -> None:
+    with TraceContext.use(full_context()) as before:
+        for _ in plainly(PlainQueue(senders(3))):
+            break
+        assert TraceContext.get() is before
+
+
+def test_after_an_exception_in_a_plain_loop_what_was_before_is_current() -> None:
+    def consume() -> None:
+        for _ in plainly(PlainQueue(senders(3))):
+            _ = 1 / 0
+
+    with TraceContext.use(full_context()) as before:
+        with contextlib.suppress(ZeroDivisionError):
+            consume()
+        assert TraceContext.get() is before
+
+
+def test_after_an_exception_that_was_caught_around_a_plain_loop_what_was_before_is_current() -> None:
+    with TraceContext.use(full_context()) as before:
+        try:
+            for _ in plainly(PlainQueue(senders(3))):
+                _ = 1 / 0
+        except ZeroDivisionError:
+            assert TraceContext.get() is before
+        assert TraceContext.get() is before
+
+
+def test_after_a_return_out_of_a_plain_loop_what_was_before_is_current() -> None:
+    def first() -> Parcel | None:
+        for parcel in plainly(PlainQueue(senders(3))):
+            return parcel
+        return None
+
+    with TraceContext.use(full_context()) as before:
+        assert isinstance(first(), Parcel)
+        assert TraceContext.get() is before
+
+
+async def test_after_a_cancellation_in_a_plain_loop_what_was_before_is_current() -> None:
+    seen: list[TraceContext | None] = []
+    before, waiting = full_context(), asyncio.Event()
+
+    async def consume() -> None:
+        with TraceContext.use(before):
+            try:
+                for _ in plainly(PlainQueue(senders(3))):
+                    waiting.set()
+                    await asyncio.Event().wait()
+            finally:
+                seen.append(TraceContext.get())
+
+    task = asyncio.create_task(consume())
+    await waiting.wait()
+    task.cancel()
+    await asyncio.wait([task])
+
+    assert task.cancelled()
+    assert seen == [before]
+
+
+def test_a_plain_iteration_that_is_kept_is_closed_by_close() -> None:
+    recorder = MemoryRecorder()
+    with TraceContext.use(full_context()) as before:
+        iteration = plainly(PlainQueue(senders(3)), tracer=recorder)
+        for _ in iteration:
+            break
+        assert TraceContext.get() is not before
+        iteration.close()
+        iteration.close()
+        assert TraceContext.get() is before
+    assert [span.outcome for span in recorder.spans] == ["unknown"]
+
+
+def test_a_plain_iteration_may_be_closed_by_another_thread() -> None:
+    """K-14, P-09: neither thread keeps or loses a context."""
+    with TraceContext.use(full_context()) as before:
+        iteration = plainly(PlainQueue(senders(3)))
+        next(iteration)
+
+        def close() -> TraceContext | None:
+            with TraceContext.use(None):
+                iteration.close()
+            return TraceContext.get()
+
+        with ThreadPoolExecutor(1) as threads:
+            assert threads.submit(close).result() is None
+        assert TraceContext.get() is before
+
+
+def test_each_step_of_a_plain_iteration_may_be_in_another_thread() -> None:
+    """K-14: as with polls in an executor."""
+    sent = senders(3)
+    iteration = plainly(PlainQueue(sent))
+
+    def step() -> str | None:
+        next(iteration)
+        return parent_of(TraceContext.get())
+
+    with ThreadPoolExecutor(1) as one, ThreadPoolExecutor(1) as other:
+        seen = [threads.submit(step).result() for threads in (one, other, one)]
+        iteration.close()
+        left = [threads.submit(TraceContext.get).result() for threads in (one, other)]
+
+    assert seen == [sender.span_id for sender in sent]
+    assert left == [None, None]
+    assert TraceContext.get() is None
+
+
+def test_a_plain_iteration_goes_on_after_a_break() -> None:
+    sent = senders(3)
+    iteration = plainly(PlainQueue(sent))
+    seen = []
+    for _ in iteration:
+        seen.append(parent_of(TraceContext.get()))
+        break
+    seen += [parent_of(TraceContext.get()) for _ in iteration]
+
+    assert seen == [sender.span_id for sender in sent]
+    assert TraceContext.get() is None
+
+
+def test_a_plain_iteration_as_a_block_ends_with_it_and_records_what_the_body_raises() -> None:
+    recorder = MemoryRecorder()
+
+    def consume() -> None:
+        with plainly(PlainQueue(senders(2)), tracer=recorder) as parcels:
+            for _ in parcels:
+                _ = 1 / 0
+
+    with TraceContext.use(full_context()) as before:
+        with pytest.raises(ZeroDivisionError):
+            consume()
+        assert TraceContext.get() is before
+
+        with plainly(PlainQueue(senders(2)), tracer=recorder) as parcels:
+            for _ in parcels:
+                break
+        assert TraceContext.get() is before
+
+    assert [(span.outcome, span.error) for span in recorder.spans] == [
+        ("error", "ZeroDivisionError"),
+        ("unknown", None),
+    ]
+
+
+def test_two_interleaved_plain_iterations_leave_what_was_before() -> None:
+    """K-13: they need not end in the order of a stack."""
+    first_sent, second_sent = senders(3), senders(2)
+
+    with TraceContext.use(full_context()) as before:
+        first, second = plainly(PlainQueue(first_sent)), plainly(PlainQueue(second_sent))
+        seen = []
+        for iteration in (first, second, first, second, first):
+            next(iteration)
+            seen.append(parent_of(TraceContext.get()))
+        first.close()
+        assert parent_of(TraceContext.get()) == second_sent[1].span_id
+        second.close()
+        assert TraceContext.get() is before
+
+    order = [first_sent[0], second_sent[0], first_sent[1], second_sent[1], first_sent[2]]
+    assert seen == [sender.span_id for sender in order]
+
+
+async def test_a_plain_loop_within_another_gives_back_the_outer_message_s_context() -> None:
+    for _ in plainly(PlainQueue(senders(2))):
+        outer = TraceContext.get()
+        for _ in plainly(PlainQueue(senders(2))):
+            assert TraceContext.get() is not outer
+        async for _ in iterate(Queue(senders(2))):
+            assert TraceContext.get() is not outer
+        assert TraceContext.get() is outer
+    assert TraceContext.get() is None
+
+
+def test_what_is_set_in_the_body_of_a_plain_loop_ends_with_it() -> None:
+    queue = PlainQueue(senders(2))
+
+    for _ in plainly(queue):
+        TraceContext.set(full_context())
+
+    assert queue.seen_while_waiting == [None] * 3
+
+
+def test_every_body_of_a_plain_loop_is_recorded() -> None:
+    recorder, sent = MemoryRecorder(), senders(3)
+
+    for _ in plainly(PlainQueue(sent), tracer=recorder):
+        pass
+
+    assert [span.parent_span_id for span in recorder.spans] == [sender.span_id for sender in sent]
+    assert [span.outcome for span in recorder.spans] == ["ok"] * 3
+
+
+def test_a_break_out_of_a_plain_loop_is_recorded_as_unknown() -> None:
+    recorder = MemoryRecorder()
+
+    for _ in plainly(PlainQueue(senders(3)), tracer=recorder):
+        break
+
+    assert [span.outcome for span in recorder.spans] == ["unknown"]
+
+
+@pytest.mark.parametrize("options", [{"propagator": BrokenPropagator()}, {"tracer": BrokenTracer()}], ids=str)
+def test_what_fails_loses_no_message_of_a_plain_loop(options: Any) -> None:
+    assert len(list(plainly(PlainQueue(senders(3)), **options))) == 3
+    assert TraceContext.get() is None
+
+
+def test_switched_off_what_is_current_stays_so_in_a_plain_loop() -> None:
+    with TraceContext.use(full_context()) as before:
+        for _ in plainly(PlainQueue(senders(2)), enabled=False):
+            assert TraceContext.get() is before
+
+
+def test_whatever_for_takes_is_a_source() -> None:
+    sent = senders(2)
+    parcels = [parcel_from(sender) for sender in sent]
+    for source in (parcels, tuple(parcels), iter(parcels), (each for each in parcels)):
+        seen = [parent_of(TraceContext.get()) for _ in plainly(source)]
+
+        assert seen == [sender.span_id for sender in sent]
+    assert list(plainly([])) == []
+
+
+def test_what_is_no_message_of_a_plain_loop_is_refused() -> None:
+    with pytest.raises(WrongUseError, match="this takes a received Parcel, got int"):
+        for _ in plainly([7]):
+            pass
+    assert TraceContext.get() is None
+
+
+def test_thousands_of_messages_of_plain_loops_leave_no_scope_behind() -> None:
+    gc.collect()
+    before = sum(isinstance(thing, Scope) for thing in gc.get_objects())
+
+    for _ in plainly(PlainQueue([full_context()] * 2_000)):
+        pass
+    for _ in range(200):
+        for _ in plainly(PlainQueue([full_context()])):
+            break
+
+    gc.collect()
+    assert sum(isinstance(thing, Scope) for thing in gc.get_objects()) <= before
+
+
+async def test_an_iteration_is_of_the_kind_of_its_source() -> None:
+    assert isinstance(iterate(Queue([])), AsyncIteration)
+    assert isinstance(plainly(PlainQueue([])), Iteration)

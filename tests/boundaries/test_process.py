@@ -61,6 +61,7 @@ def seen(parcel: Parcel, **options: Any) -> TraceContext:
 
 
 def test_the_trace_is_continued_in_a_new_span() -> None:
+    """K-09, K-10: with trace state and baggage."""
     sent = full_context()
 
     context = seen(parcel_from(sent))
@@ -72,6 +73,7 @@ def test_the_trace_is_continued_in_a_new_span() -> None:
 
 
 def test_a_link_is_a_new_trace_that_keeps_the_baggage() -> None:
+    """K-11: the other answer to the same question."""
     sent = full_context()
 
     with receiver(relation="link").process(parcel_from(sent)) as processing:
@@ -101,6 +103,7 @@ def test_a_root_ignores_the_sender_and_its_baggage() -> None:
 @relations
 @pytest.mark.parametrize("headers", UNUSABLE)
 def test_without_a_usable_context_a_new_trace_starts(relation: Any, headers: Any) -> None:
+    """K-07, P-04: also inside of another trace."""
     with TraceContext.use(full_context()) as ambient:
         context = seen(Parcel(headers), relation=relation)
         assert TraceContext.get() is ambient
@@ -114,6 +117,7 @@ def test_without_a_usable_context_a_new_trace_starts(relation: Any, headers: Any
 
 @pytest.mark.parametrize("relation", ["child", "link"])
 def test_baggage_without_a_context_is_kept_in_the_new_trace(relation: Any) -> None:
+    """K-10, P-13: for both relations."""
     context = seen(Parcel({"baggage": "tenant=acme"}), relation=relation)
 
     assert context.parent_span_id is None
@@ -122,6 +126,7 @@ def test_baggage_without_a_context_is_kept_in_the_new_trace(relation: Any) -> No
 
 @relations
 def test_what_is_current_where_the_message_is_delivered_is_not_its_parent(relation: Any) -> None:
+    """P-04: nor does its baggage get in."""
     sent = full_context()
 
     with TraceContext.use(full_context()) as ambient:
@@ -191,6 +196,7 @@ async def test_what_was_current_before_is_so_again_after_a_cancellation() -> Non
 
 
 def test_a_processing_may_be_closed_by_another_thread() -> None:
+    """K-14, P-09: a thread is a Context of its own."""
     with TraceContext.use(full_context()) as before:
         processing = receiver().process(Parcel()).open()
         with ThreadPoolExecutor(1) as threads:
@@ -237,6 +243,7 @@ def test_switched_off_what_is_current_stays_so() -> None:
 
 
 def test_another_propagator_reads_its_own_fields_only() -> None:
+    """P-12: whatever other fields there are."""
     sent = full_context()
 
     context = seen(parcel_from(sent), propagator=W3CTracePropagator())

@@ -69,6 +69,7 @@ def test_the_current_context_itself_is_sent(send: Any) -> None:
 
 @every_way
 def test_what_is_stale_is_replaced_or_taken_out(send: Any) -> None:
+    """K-02, K-30, P-03: for every way to send."""
     existing = {"TraceParent": STALE, "TRACESTATE": "old=1", "Baggage": "old=1", "app": 1}
 
     with TraceContext.use(TraceContext.new_root()) as context:
@@ -81,6 +82,7 @@ def test_what_is_stale_is_replaced_or_taken_out(send: Any) -> None:
 
 @every_way
 def test_the_headers_of_the_caller_stay_as_they_were(send: Any) -> None:
+    """K-03: also where they cannot be changed."""
     existing = {"traceparent": STALE, "app": [1]}
 
     for given in (existing, MappingProxyType(existing)):
@@ -153,7 +155,7 @@ def test_outside_a_trace_baggage_alone_is_kept_in_a_new_trace(send: Any) -> None
 
 
 def test_headers_that_can_be_read_only_once_keep_their_context() -> None:
-    """Kafka headers may be any iterable; what is looked at must not be lost or overlooked."""
+    """K-17: what is looked at must not be lost or overlooked."""
     kafka_client: Client[Any, kafka.KafkaHeaders] = replace(CLIENT, carrier=kafka.CARRIER)  # type: ignore[arg-type, assignment]
     existing = [("traceparent", TRACEPARENT.encode()), ("app", b"1")]
     for shape in (iter(existing), deque(existing), dict(existing).items()):
@@ -183,6 +185,7 @@ def test_switched_off_the_client_gets_what_the_caller_gave(send: Any) -> None:
 
 @every_way
 def test_another_propagator_writes_its_own_fields_only(send: Any) -> None:
+    """P-12: `fields` says which are replaced."""
     with TraceContext.use(full_context()):
         headers = send({"baggage": "theirs=1"}, propagator=W3CTracePropagator())
 
@@ -295,6 +298,7 @@ def test_a_recorded_send_of_a_carried_context_is_a_child_of_it_and_leaves_it() -
     ids=repr,
 )
 def test_a_send_that_fails_is_recorded_and_raises_its_own_error(error: BaseException, outcome: str) -> None:
+    """K-22: the span covers the send itself."""
     recorder = MemoryRecorder()
 
     with pytest.raises(type(error)) as caught, sender(tracer=recorder).publish(None, "orders"):
@@ -302,6 +306,101 @@ def test_a_send_that_fails_is_recorded_and_raises_its_own_error(error: BaseExcep
 
     assert caught.value is error
     assert [span.outcome for span in recorder.spans] == [outcome]
+
+
+class TooLargeError(Exception):
+    """A client's refusal."""
+
+
+class Choosy:
+    """A client that refuses headers with names that it does not like, and may break at some attempt."""
+
+    def __init__(self, *disliked: str, breaks_at: int = 9) -> None:
+        self._disliked = set(disliked)
+        self._breaks_at = breaks_at
+        self.attempts: list[list[str]] = []
+
+    def send(self, headers: dict[str, Any]) -> dict[str, Any]:
+        self.attempts.append(sorted(headers))
+        if len(self.attempts) == self._breaks_at:
+            raise ConnectionError
+        if self._disliked & headers.keys():
+            raise TooLargeError(len(self.attempts))
+        return headers
+
+    async def send_async(self, headers: dict[str, Any]) -> dict[str, Any]:
+        await asyncio.sleep(0)
+        return self.send(headers)
+
+    async def send_by(self, way: str) -> dict[str, Any]:
+        publishing = sender().publish({"app": 1}, "orders")
+        if way == "sync":
+            return publishing.send(self.send, self.is_refusal)
+        return await publishing.send_async(self.send_async, self.is_refusal)
+
+    @staticmethod
+    def is_refusal(error: BaseException) -> bool:
+        return isinstance(error, TooLargeError)
+
+
+ALL = ["app", "baggage", "traceparent", "tracestate"]
+
+sync_and_async = pytest.mark.parametrize("way", ["sync", "async"])
+
+
+@sync_and_async
+@pytest.mark.parametrize(
+    ("disliked", "attempts", "warning"),
+    [
+        ("nothing", [ALL], None),
+        ("baggage", [ALL, ["app", "traceparent"]], "trace state and baggage"),
+        ("traceparent", [ALL, ["app", "traceparent"], ["app"]], "trace context"),
+    ],
+)
+async def test_what_is_refused_for_its_size_is_sent_with_less(
+    way: str, disliked: str, attempts: list[list[str]], warning: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = Choosy(disliked)
+
+    with TraceContext.use(full_context()):
+        sent = await client.send_by(way)
+
+    assert client.attempts == attempts
+    assert sorted(sent) == attempts[-1]
+    expected = [f"a message to orders is sent without {warning}, which makes it too large"]
+    assert caplog.messages == (expected if warning else [])
+
+
+@sync_and_async
+async def test_a_refusal_of_the_bare_message_is_raised(way: str, caplog: pytest.LogCaptureFixture) -> None:
+    client = Choosy("app")
+
+    with TraceContext.use(full_context()), pytest.raises(TooLargeError) as caught:
+        await client.send_by(way)
+
+    assert caught.value.args == (3,)
+    assert client.attempts[-1] == ["app"]
+    assert caplog.messages == []
+
+
+@sync_and_async
+async def test_another_error_of_a_lighter_attempt_tells_of_the_refusal_before_it(way: str) -> None:
+    client = Choosy("traceparent", breaks_at=2)
+
+    with TraceContext.use(full_context()), pytest.raises(ConnectionError) as caught:
+        await client.send_by(way)
+
+    assert isinstance(caught.value.__context__, TooLargeError)
+
+
+@sync_and_async
+async def test_any_other_error_is_raised_at_once(way: str) -> None:
+    client = Choosy("traceparent", breaks_at=1)
+
+    with TraceContext.use(full_context()), pytest.raises(ConnectionError) as caught:
+        await client.send_by(way)
+
+    assert (len(client.attempts), caught.value.__context__) == (1, None)
 
 
 def test_the_outcome_of_a_send_may_be_told_without_an_exception() -> None:
@@ -343,6 +442,7 @@ async def test_without_a_tracer_the_caller_gets_the_client_s_own_future() -> Non
 
 
 async def test_a_send_is_recorded_when_its_delivery_is_confirmed() -> None:
+    """K-19, K-22: by the future, with nothing current meanwhile."""
     recorder = MemoryRecorder()
     delivery: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
@@ -356,6 +456,7 @@ async def test_a_send_is_recorded_when_its_delivery_is_confirmed() -> None:
 
 
 async def test_a_delivery_that_fails_raises_the_client_s_own_error() -> None:
+    """K-22: also if it fails later."""
     recorder = MemoryRecorder()
     delivery: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     follower = sender(tracer=recorder).publish(None, "orders").end_with(delivery)

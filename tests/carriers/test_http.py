@@ -36,6 +36,7 @@ def _encoded(headers: Iterable[tuple[str, object]]) -> list[tuple[str, object]]:
 
 
 def test_repeated_headers_are_all_read_in_their_order() -> None:
+    """P-07: a list may be split over several headers."""
     headers = [(b"TraceState", b"a=1"), (b"x", b""), (b"tracestate", b"b=2"), (b"TRACESTATE", b"c=3")]
 
     assert HTTP.get(headers, "tracestate") == ["a=1", "b=2", "c=3"]
@@ -43,6 +44,7 @@ def test_repeated_headers_are_all_read_in_their_order() -> None:
 
 
 def test_two_traceparents_mean_a_new_trace() -> None:
+    """P-01: over HTTP none of them counts."""
     header = (b"traceparent", TRACEPARENT.encode())
 
     assert W3C.extract([header], HTTP) is not None

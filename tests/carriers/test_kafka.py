@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
@@ -14,7 +14,7 @@ from spakky.tracing.trace_state import TraceState
 from spakky.tracing.w3c_propagator import W3C
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 STALE = "00-11111111111111111111111111111111-2222222222222222-01"
@@ -73,6 +73,7 @@ def full_context() -> TraceContext:
     ],
 )
 def test_aiokafka_encodes_what_is_written(existing: object) -> None:
+    """K-01, K-17: from any shape, the tuple of a received record too."""
     context = full_context()
     headers = CARRIER.copy(existing)
     W3C.inject(headers, context, CARRIER)
@@ -87,6 +88,7 @@ def test_aiokafka_encodes_what_is_written(existing: object) -> None:
 
 
 def test_written_headers_are_exactly_what_the_encoder_takes() -> None:
+    """K-01: a list of tuples, of exactly these types."""
     headers = CARRIER.copy({"app": b"1"})
     W3C.inject(headers, full_context(), CARRIER)
 
@@ -96,6 +98,7 @@ def test_written_headers_are_exactly_what_the_encoder_takes() -> None:
 
 
 def test_the_last_traceparent_counts() -> None:
+    """K-02, P-01: Kafka's own rule for a repeated name."""
     headers = [("traceparent", STALE.encode()), ("app", b"1"), ("Traceparent", TRACEPARENT.encode())]
 
     found = W3C.extract(headers, CARRIER)
@@ -105,18 +108,40 @@ def test_the_last_traceparent_counts() -> None:
 
 
 def test_the_last_readable_value_counts() -> None:
+    """K-07: null values are passed over."""
     headers = [("traceparent", TRACEPARENT.encode()), ("traceparent", None), ("traceparent", 7)]
 
     assert CARRIER.get(headers, "traceparent") == [TRACEPARENT]
 
 
+@pytest.mark.parametrize("as_sent", [str, str.encode, bytearray, memoryview], ids=lambda kind: kind.__name__)
+def test_a_value_of_any_type_of_text_is_the_same(as_sent: Callable[[Any], object]) -> None:
+    """K-08: in-memory brokers and test doubles hand out what they were given."""
+    text: Any = TRACEPARENT if as_sent in {str, str.encode} else TRACEPARENT.encode()
+
+    found = W3C.extract([("traceparent", as_sent(text)), ("x-schema", b"\x00\xff")], CARRIER)
+
+    assert found == TraceContext.from_traceparent(TRACEPARENT)
+
+
+def test_headers_of_others_are_not_decoded() -> None:
+    """K-06, K-07, K-26: binary, null, or the context of another vendor."""
+    headers = [("elasticapmtraceparent", b"\x00\xff"), ("k", None), ("traceparent", TRACEPARENT.encode())]
+
+    assert W3C.extract(headers, CARRIER) == TraceContext.from_traceparent(TRACEPARENT)
+    assert W3C.extract(headers[:2], CARRIER) is None
+    assert CARRIER.copy(headers) == headers
+
+
 def test_a_null_traceparent_is_no_context() -> None:
+    """K-07: null is a legal value."""
     assert CARRIER.get([("traceparent", None)], "traceparent") == []
     assert W3C.extract([("traceparent", None)], CARRIER) is None
 
 
 @pytest.mark.parametrize(("name", "text"), [("tracestate", "{0}=1"), ("baggage", "{0}=1")])
 def test_the_values_of_a_repeated_list_are_all_read_in_their_order(name: str, text: str) -> None:
+    """P-07: tracestate and baggage are lists."""
     values = [text.format(key) for key in "abc"]
     headers = [(name, values[0].encode()), ("x", None), (name.title(), values[1].encode()), (name, None)]
 
@@ -133,6 +158,7 @@ def test_repeated_trace_states_are_one_trace_state() -> None:
 
 
 def test_a_record_that_was_forwarded_by_a_library_that_appends_is_repaired() -> None:
+    """K-02: one traceparent is left, the live one."""
     received = over_the_wire([("traceparent", STALE.encode()), ("traceparent", TRACEPARENT.encode())])
     found = W3C.extract(received, CARRIER)
     assert found is not None
@@ -148,6 +174,7 @@ def test_the_keys_are_repeated_as_they_are_on_the_wire() -> None:
 
 
 def test_repeated_headers_of_the_user_stay_repeated() -> None:
+    """K-02: in their order."""
     headers = CARRIER.copy([("app", b"1"), ("traceparent", b"x"), ("app", b"2")], {"traceparent"})
 
     W3C.inject(headers, TraceContext.from_traceparent(TRACEPARENT), CARRIER)

@@ -91,6 +91,7 @@ def written(carrier: ICarrier[Any], headers: object) -> dict[str, list[str] | No
 @carriers
 @formats
 def test_a_propagator_of_opentelemetry_writes_through_our_carrier(carrier: Any, text_format: Format) -> None:
+    """P-12: B3 in both forms, beside W3C."""
     headers = carrier.copy(None)
 
     text_format.propagator.inject(headers, with_span(), setter=carrier)
@@ -101,6 +102,7 @@ def test_a_propagator_of_opentelemetry_writes_through_our_carrier(carrier: Any, 
 @carriers
 @formats
 def test_a_propagator_of_opentelemetry_replaces_what_is_stale(carrier: Any, text_format: Format) -> None:
+    """P-12: the fields of that format."""
     headers = carrier.copy(None)
     for name in text_format.written:
         carrier.set(headers, name.title(), "stale")
@@ -113,6 +115,7 @@ def test_a_propagator_of_opentelemetry_replaces_what_is_stale(carrier: Any, text
 @carriers
 @formats
 def test_a_propagator_of_opentelemetry_reads_through_our_carrier(carrier: Any, text_format: Format) -> None:
+    """P-12: B3 in both forms, beside W3C."""
     headers = carrier.copy(None)
     for name, value in text_format.written.items():
         carrier.set(headers, name, value)
@@ -190,6 +193,7 @@ def test_what_we_send_opentelemetry_receives(carrier: Any) -> None:
 @carriers
 @pytest.mark.parametrize("value", [None, 7, b"\xff", object(), [None], {"a": 1}], ids=repr)
 def test_a_propagator_of_opentelemetry_does_not_fail_on_what_is_no_text(carrier: Any, value: object) -> None:
+    """K-04, P-08: nor do ours through its getter."""
     headers = {"traceparent": value, "tracestate": value, "baggage": value, "b3": value}
     for propagator in (TraceContextTextMapPropagator(), W3CBaggagePropagator(), B3SingleFormat()):
         found = propagator.extract(headers, Context(), getter=carrier)
@@ -215,6 +219,7 @@ def test_the_getter_and_the_setter_of_opentelemetry_serve_our_propagator() -> No
     "value", [None, 7, TRACEPARENT.encode(), b"\xff", [TRACEPARENT] * 2, [7], {}], ids=repr
 )
 def test_what_the_getter_of_opentelemetry_reads_never_fails_our_propagator(value: object) -> None:
+    """P-08: it turns bytes into numbers."""
     getter: Any = DefaultGetter()
     headers: Any = {"traceparent": value, "tracestate": value}
 

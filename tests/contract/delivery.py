@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from contract.receiving import ReceivingContract
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterable
 
 
 class Delivery(ABC):
@@ -149,6 +149,6 @@ async def iterate_to_the_end(messages: AsyncIterator[Any], body: Callable[[], No
         body()
 
 
-async def source_of(messages: list[Any]) -> AsyncIterator[Any]:
+async def source_of(messages: Iterable[Any]) -> AsyncIterator[Any]:
     for message in messages:
         yield message

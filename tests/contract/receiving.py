@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from contract.contexts import TRACEPARENT
+from contract.formats import B3Propagator, b3
 from contract.sending import BrokenPropagator, BrokenTracer
 from spakky.tracing.context import Scope, TraceContext
 from spakky.tracing.error import WrongUseError
@@ -62,6 +63,7 @@ class ReceivingContract(ABC):
         return context
 
     async def test_the_trace_is_continued_in_a_new_span(self, way: str) -> None:
+        """K-09: the context is current where the message is processed."""
         context = await self.seen(way, {"traceparent": TRACEPARENT})
 
         assert (context.trace_id, context.parent_span_id) == (SENDER.trace_id, SENDER.span_id)
@@ -69,6 +71,7 @@ class ReceivingContract(ABC):
         assert not context.is_remote
 
     async def test_trace_state_and_baggage_arrive(self, way: str) -> None:
+        """K-10: baggage together with a context."""
         context = await self.seen(
             way, {"traceparent": TRACEPARENT, "tracestate": "a=1,b=2", "baggage": "tenant=acme"}
         )
@@ -77,11 +80,13 @@ class ReceivingContract(ABC):
         assert dict(context.baggage) == {"tenant": "acme"}
 
     async def test_a_name_in_any_casing_is_found(self, way: str) -> None:
+        """K-30: as bridges from HTTP write it."""
         context = await self.seen(way, {"TraceParent": TRACEPARENT})
 
         assert context.trace_id == SENDER.trace_id
 
     async def test_without_a_context_a_new_trace_starts(self, way: str) -> None:
+        """P-04: never the trace that happens to be current."""
         with TraceContext.use(TraceContext.new_root()) as ambient:
             context = await self.seen(way, {})
 
@@ -96,6 +101,7 @@ class ReceivingContract(ABC):
         assert context.trace_id == SENDER.trace_id
 
     async def test_baggage_alone_arrives_in_a_new_trace(self, way: str) -> None:
+        """K-10, P-13: baggage without a traceparent."""
         context = await self.seen(way, {"baggage": "tenant=acme"})
 
         assert dict(context.baggage) == {"tenant": "acme"}
@@ -104,6 +110,7 @@ class ReceivingContract(ABC):
     async def test_a_hostile_header_starts_a_new_trace_and_says_why_once(
         self, way: str, hostile: object, caplog: pytest.LogCaptureFixture
     ) -> None:
+        """K-04, K-07, P-08: of any type and any bytes."""
         caplog.set_level(logging.DEBUG, logger="spakky.tracing")
 
         context = await self.seen(way, {"traceparent": hostile, "tracestate": "a=1"})
@@ -114,6 +121,7 @@ class ReceivingContract(ABC):
         assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
     async def test_a_hostile_trace_state_leaves_the_trace_whole(self, way: str, hostile: object) -> None:
+        """K-04: a bad tracestate or baggage costs itself only."""
         context = await self.seen(
             way, {"traceparent": TRACEPARENT, "tracestate": hostile, "baggage": hostile}
         )
@@ -122,12 +130,15 @@ class ReceivingContract(ABC):
         assert not context.trace_state
 
     async def test_afterwards_the_context_before_is_back(self, way: str) -> None:
+        """K-09, P-09: restored, not cleared."""
         with TraceContext.use(TraceContext.new_root()) as before:
             await self.seen(way, {"traceparent": TRACEPARENT})
 
             assert TraceContext.get() is before
 
     async def test_after_an_error_the_context_before_is_back(self, way: str) -> None:
+        """P-09: restored, not cleared."""
+
         def fail() -> None:
             raise HandlerError
 
@@ -138,6 +149,8 @@ class ReceivingContract(ABC):
             assert TraceContext.get() is before
 
     async def test_after_a_cancellation_the_context_before_is_back(self, way: str) -> None:
+        """P-09: restored, not cleared."""
+
         def cancel() -> None:
             raise asyncio.CancelledError
 
@@ -185,6 +198,7 @@ class ReceivingContract(ABC):
         assert [context and context.trace_id for context in seen] == [SENDER.trace_id]
 
     async def test_link_starts_a_trace_with_the_baggage_of_the_sender(self, way: str) -> None:
+        """K-11: `link` in the place of `child`, for one call."""
         recorder = MemoryRecorder()
 
         context = await self.seen(
@@ -226,6 +240,7 @@ class ReceivingContract(ABC):
         assert context.trace_id == SENDER.trace_id
 
     async def test_the_processing_is_recorded(self, way: str) -> None:
+        """K-12: once, when its block ends."""
         recorder = MemoryRecorder()
 
         context = await self.seen(way, {"traceparent": TRACEPARENT}, tracer=recorder)
@@ -261,6 +276,24 @@ class ReceivingContract(ABC):
         gc.collect()
 
         assert [scope for scope in gc.get_objects() if isinstance(scope, Scope)] == []
+
+    async def test_headers_of_others_are_not_looked_at(self, hostile: object) -> None:
+        """K-06, K-26: a schema id, a format of another vendor, whatever it is made of."""
+        foreign = {"x-schema": hostile, "elasticapmtraceparent": hostile}
+
+        context = await self.seen(self.ways[0], {**foreign, "traceparent": TRACEPARENT, "zz": hostile})
+
+        assert context.parent_span_id == SENDER.span_id
+
+    async def test_another_format_is_read_by_its_own_fields_only(self, way: str) -> None:
+        """P-12: a propagator of the user's own, B3, over the same boundary."""
+        other = TraceContext.new_root()
+
+        context = await self.seen(
+            way, {"traceparent": TRACEPARENT, "b3": b3(other)}, propagator=B3Propagator()
+        )
+
+        assert context.parent_span_id == other.span_id
 
     async def test_an_unknown_option_is_refused(self, way: str) -> None:
         with pytest.raises(WrongUseError, match="there is no option 'relations' here"):

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from contract.contexts import STALE, TRACEPARENT, full_context
+from contract.formats import B3Propagator, b3
 from spakky.tracing.baggage import Baggage
 from spakky.tracing.boundaries.publish import Publishing
 from spakky.tracing.context import TraceContext
@@ -79,6 +80,7 @@ class SendingContract(ABC):
         return await self.arrived()
 
     async def test_the_current_context_itself_is_sent(self, way: str) -> None:
+        """K-29: one header and no more, where there is no trace state and no baggage."""
         with TraceContext.use(TraceContext.new_root()) as context:
             wire = await self.sent(way)
 
@@ -87,6 +89,7 @@ class SendingContract(ABC):
         assert texts(wire, "tracestate") == texts(wire, "baggage") == []
 
     async def test_trace_state_and_baggage_are_sent(self, way: str) -> None:
+        """K-10: baggage leaves together with the context."""
         with TraceContext.use(full_context()):
             wire = await self.sent(way)
 
@@ -94,6 +97,7 @@ class SendingContract(ABC):
         assert texts(wire, "baggage") == ["tenant=acme"]
 
     async def test_headers_of_the_caller_stay_as_they_were(self, way: str) -> None:
+        """K-03: whatever they are, a list, a dict or an object with more in it."""
         headers = self.native({"traceparent": STALE, "app": "1"})
         before = copy.deepcopy(headers)
 
@@ -104,6 +108,7 @@ class SendingContract(ABC):
         assert type(headers) is type(before)
 
     async def test_shared_headers_get_the_context_of_each_send(self, way: str) -> None:
+        """K-03: the same headers object in several sends."""
         headers = self.native({"app": "1"})
         for _ in range(3):
             with TraceContext.use(TraceContext.new_root()) as context:
@@ -113,6 +118,7 @@ class SendingContract(ABC):
             assert texts(wire, "traceparent") == [context.to_traceparent()]
 
     async def test_stale_fields_are_replaced_or_taken_out(self, way: str) -> None:
+        """K-02, K-30, P-03: one of each field, in any casing, and nothing stale."""
         stale = {"traceparent": STALE, "Tracestate": "old=1", "baggage": "old=1"}
 
         with TraceContext.use(TraceContext.new_root()) as context:
@@ -123,6 +129,7 @@ class SendingContract(ABC):
         assert texts(wire, "tracestate") == texts(wire, "baggage") == []
 
     async def test_other_headers_arrive_as_they_were_given(self, way: str) -> None:
+        """K-02, K-06: in their order, with their types and bytes."""
         bare = await self.sent(way, self.foreign, enabled=False)
         with TraceContext.use(full_context()):
             wire = await self.sent(way, self.foreign)
@@ -139,6 +146,7 @@ class SendingContract(ABC):
         assert TraceContext.get() is None
 
     async def test_outside_a_trace_a_valid_context_of_the_caller_is_kept(self, way: str) -> None:
+        """P-02: the policy for what is there where no context is current."""
         carried = {"traceparent": TRACEPARENT, "tracestate": "a=1", "baggage": "user=7"}
 
         wire = await self.sent(way, self.native(carried))
@@ -146,6 +154,7 @@ class SendingContract(ABC):
         assert {name: texts(wire, name) for name in carried} == {k: [v] for k, v in carried.items()}
 
     async def test_outside_a_trace_a_malformed_context_is_replaced(self, way: str) -> None:
+        """P-02, P-03: with the trace state that belonged to it."""
         wire = await self.sent(way, self.native({"traceparent": "00-what-is-this-01", "tracestate": "a=1"}))
 
         (sent,) = texts(wire, "traceparent")
@@ -173,6 +182,7 @@ class SendingContract(ABC):
         assert not {"traceparent", "tracestate", "baggage"} & wire.keys()
 
     async def test_the_context_afterwards_is_the_one_before(self, way: str) -> None:
+        """K-19: nothing of a send stays current."""
         with TraceContext.use(TraceContext.new_root()) as context:
             await self.sent(way, tracer=MemoryRecorder())
 
@@ -221,6 +231,7 @@ class SendingContract(ABC):
         assert (sent.span_id, None) in {(span.span_id, span.parent_span_id) for span in recorder.spans}
 
     async def test_a_send_that_fails_raises_what_the_client_raises(self, recorded_way: str) -> None:
+        """K-22: the client's own error, and a span that says so."""
         recorder = MemoryRecorder()
         bare = await self.fail_to_send(recorded_way, enabled=False)
 
@@ -232,6 +243,7 @@ class SendingContract(ABC):
         assert [span.outcome for span in recorder.spans] == ["error"]
 
     async def test_a_propagator_that_fails_does_not_fail_the_send(self, way: str) -> None:
+        """K-04: an error of ours is no error of the send."""
         with TraceContext.use(full_context()):
             wire = await self.sent(way, self.native({"app": "1"}), propagator=BrokenPropagator())
 
@@ -245,11 +257,24 @@ class SendingContract(ABC):
         assert context is not None
         assert texts(wire, "traceparent") == [context.to_traceparent()]
 
+    async def test_another_format_replaces_its_own_fields_and_no_others(self, way: str) -> None:
+        """P-12: a propagator of the user's own, B3, over the same boundary."""
+        stale = self.native({"B3": b3(TraceContext.new_root()), "baggage": "user=7", "app": "1"})
+
+        with TraceContext.use(full_context()) as context:
+            wire = await self.sent(way, stale, propagator=B3Propagator())
+
+        assert context is not None
+        assert texts(wire, "b3") == [b3(context)]
+        assert (texts(wire, "app"), texts(wire, "baggage")) == (["1"], ["user=7"])
+        assert texts(wire, "traceparent") == []
+
     async def test_an_unknown_option_is_refused(self, way: str) -> None:
         with pytest.raises(WrongUseError, match="there is no option 'relations' here"):
             await self.send(way, None, relations="child")
 
     async def test_baggage_of_the_current_context_replaces_that_of_the_headers(self, way: str) -> None:
+        """P-03: also stale baggage is replaced."""
         context = TraceContext.new_root(baggage=Baggage({"tenant": "acme"}))
 
         with TraceContext.use(context):

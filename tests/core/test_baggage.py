@@ -104,6 +104,7 @@ HUGE = [
 
 @pytest.mark.parametrize(("header", "entries"), READ)
 def test_keys_and_decoded_values_are_read(header: str | list[str], entries: dict[str, str]) -> None:
+    """P-05, P-06, P-07: plus is plus, properties are no value, headers are put together."""
     baggage, reason = Baggage.parse_with_reason(header)
     assert dict(baggage) == entries
     assert baggage == Baggage.parse(header)
@@ -139,6 +140,7 @@ def test_headers_may_come_from_a_generator() -> None:
 
 @pytest.mark.parametrize("header", UNTOUCHED)
 def test_what_was_received_is_written_as_it_came(header: str) -> None:
+    """P-06: with its properties."""
     baggage, reason = Baggage.parse_with_reason(header)
     assert baggage.to_header() == header
     assert reason is None
@@ -171,6 +173,7 @@ def test_properties_are_kept_apart_from_the_value() -> None:
 
 @pytest.mark.parametrize(("value", "encoded"), WRITTEN)
 def test_a_value_is_percent_encoded_and_read_back(value: str, encoded: str) -> None:
+    """P-05: a plus stays one, a space becomes %20."""
     header = Baggage({"k": value}).to_header()
     assert header == f"k={encoded}"
     assert Baggage().set("k", value).to_header() == header

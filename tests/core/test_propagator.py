@@ -87,6 +87,7 @@ class CorrelationPropagator(ITracePropagator):
 
 @every_propagator
 def test_without_a_context_nothing_is_written_or_taken_out(propagator: ITracePropagator) -> None:
+    """P-02: the policy of `inject` itself."""
     carrier = {"traceparent": STALE, "tracestate": "old=1", "baggage": "old=1"}
     before = dict(carrier)
 
@@ -125,6 +126,7 @@ def test_all_that_there_is_is_written_under_lower_case_names() -> None:
 
 
 def test_an_earlier_context_is_replaced_or_taken_out_in_any_casing() -> None:
+    """K-02, K-30, P-03: one of each field, nothing stale."""
     carrier = {"TraceParent": STALE, "TRACESTATE": "old=1", "Baggage": "old=1", "app": "1"}
 
     W3C.inject(carrier, received())
@@ -187,6 +189,7 @@ def test_the_context_of_a_dict_is_read_and_remote() -> None:
 
 
 def test_extracting_makes_nothing_current() -> None:
+    """P-04, P-09: extracting only looks."""
     W3C.extract({"traceparent": TRACEPARENT})
     assert TraceContext.get() is None
 
@@ -196,13 +199,33 @@ def test_extracting_makes_nothing_current() -> None:
         assert TraceContext.get() is current
 
 
+@pytest.mark.parametrize(
+    "propagator",
+    [
+        W3C,
+        CompositePropagator(W3CBaggagePropagator(), W3CTracePropagator()),
+        W3CTracePropagator(),
+        W3CBaggagePropagator(),
+    ],
+    ids=["trace-first", "baggage-first", "trace-alone", "baggage-alone"],
+)
+def test_what_is_current_gets_into_nothing_that_is_extracted(propagator: ITracePropagator) -> None:
+    """P-04: whatever the order of the propagators."""
+    with TraceContext.use(received(baggage=Baggage({"tenant": "acme"}))):
+        for carrier in ({}, {"app": "1"}, {"traceparent": "nonsense"}):
+            assert propagator.extract(carrier) is None
+            assert not propagator.extract_baggage(carrier)
+
+
 def test_a_name_in_another_casing_is_found() -> None:
+    """K-30: as bridges from HTTP write it."""
     found = W3C.extract({"TraceParent": TRACEPARENT, "TRACESTATE": "a=1"})
 
     assert found == received(trace_state=TraceState({"a": "1"}))
 
 
 def test_baggage_alone_is_no_context_but_can_be_read() -> None:
+    """P-13: it is not lost with the traceparent."""
     carrier = {"baggage": "tenant=acme"}
 
     assert W3C.extract(carrier) is None
@@ -211,10 +234,12 @@ def test_baggage_alone_is_no_context_but_can_be_read() -> None:
 
 
 def test_a_refused_trace_state_does_not_cost_the_context() -> None:
+    """K-04: it costs itself only."""
     assert W3C.extract({"traceparent": TRACEPARENT, "tracestate": "a=b=c"}) == received()
 
 
 def test_refused_members_of_baggage_do_not_cost_the_others_or_the_context() -> None:
+    """K-04: they cost themselves only."""
     found = W3C.extract({"traceparent": TRACEPARENT, "baggage": "a=1,what is this,b=2"})
 
     assert found == received(baggage=Baggage({"a": "1", "b": "2"}))
@@ -230,6 +255,7 @@ ANYTHING = [
 @every_propagator
 @pytest.mark.parametrize("value", ANYTHING, ids=lambda value: repr(value)[:30])
 def test_extract_raises_on_no_type_of_value(propagator: ITracePropagator, value: object) -> None:
+    """K-04, K-08, P-08, P-14: bytes, numbers, lists, a megabyte."""
     for carrier in (
         value,
         {"traceparent": value},
@@ -248,6 +274,16 @@ def test_no_type_of_trace_state_or_baggage_costs_the_context(value: object) -> N
     assert found is not None
     assert found.to_traceparent() == TRACEPARENT
     assert not found.trace_state
+
+
+@pytest.mark.parametrize("as_sent", [str, str.encode, lambda text: bytearray(text.encode())], ids=repr)
+def test_text_may_be_bytes(as_sent: Callable[[str], object]) -> None:
+    """K-08, P-08: bytes in a plain dict are read, not taken for a list of numbers."""
+    texts = {"traceparent": TRACEPARENT, "tracestate": "a=1", "baggage": "k=v"}
+
+    found = W3C.extract({name: as_sent(text) for name, text in texts.items()})
+
+    assert found == received(trace_state=TraceState({"a": "1"}), baggage=Baggage({"k": "v"}))
 
 
 # --- the log
@@ -284,6 +320,7 @@ def test_no_type_of_trace_state_or_baggage_costs_the_context(value: object) -> N
 def test_what_is_refused_says_why_once(
     carrier: dict[str, object], message: str, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """P-14: one line in the debug log."""
     caplog.set_level(logging.DEBUG)
 
     W3C.extract(carrier)
@@ -309,6 +346,21 @@ def test_what_is_right_or_absent_says_nothing(carrier: object, caplog: pytest.Lo
     W3C.extract(carrier)
 
     assert caplog.records == []
+
+
+@pytest.mark.parametrize("name", ["tracestate", "baggage"])
+def test_a_megabyte_is_one_line_in_the_log_without_the_value(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """P-14: for each message, whatever its size."""
+    caplog.set_level(logging.DEBUG)
+
+    found = W3C.extract({"traceparent": TRACEPARENT, name: "s3cret=1," * (2**20 // 9)})
+
+    assert found is not None
+    (record,) = caplog.records
+    assert "s3cret" not in record.getMessage()
+    assert len(record.getMessage()) < 200
 
 
 @pytest.mark.parametrize(

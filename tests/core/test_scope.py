@@ -127,6 +127,8 @@ def test_the_one_before_is_back_after_a_generator_was_given_up() -> None:
 
 
 async def test_the_one_before_is_back_after_an_async_generator_was_closed() -> None:
+    """P-10: by whoever it is closed."""
+
     async def messages() -> AsyncGenerator[int, None]:
         for number in range(3):
             with TraceContext.use(OUTER.child()):
@@ -242,6 +244,7 @@ def test_what_is_set_inside_a_scope_is_undone_if_that_is_closed_elsewhere(
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(4))), ids=str)
 def test_scopes_may_be_closed_in_any_order(order: tuple[int, ...]) -> None:
+    """K-13: consumers that take turns are not last in, first out."""
     with TraceContext.use(OUTER):
         scopes = [opened() for _ in range(4)]
         remaining = list(scopes)
@@ -317,6 +320,7 @@ def test_any_course_of_opening_setting_and_closing_ends_as_it_started(seed: int)
 def test_a_scope_that_is_closed_elsewhere_changes_nothing_there_and_ends_here(
     elsewhere: Callable[[Callable[[], None]], None], caplog: pytest.LogCaptureFixture
 ) -> None:
+    """K-14, P-09: and nothing is logged."""
     caplog.set_level(logging.DEBUG)
     own = TraceContext.new_root()
 
@@ -336,6 +340,7 @@ def test_a_scope_that_is_closed_elsewhere_changes_nothing_there_and_ends_here(
 
 
 async def test_a_scope_that_is_closed_by_a_task_changes_nothing_there_and_ends_here() -> None:
+    """K-14, P-09: a task is a Context of its own."""
     with TraceContext.use(OUTER):
         scope = opened()
 

@@ -97,6 +97,7 @@ def test_there_are_132_vectors_with_names_of_their_own() -> None:
 
 @every_vector
 def test_over_http(vector: Vector) -> None:
+    """P-11: every case of the W3C's suite."""
     received = [(name.encode(), value.encode()) for name, value in vector.headers]
 
     assert sent_on(mapping.HTTP, received) == vector.expected
@@ -126,6 +127,7 @@ LAST_COUNTS: Final = {
 
 @every_vector
 def test_over_kafka(vector: Vector) -> None:
+    """P-01, P-11: every case of the W3C's suite."""
     received = [(name, value.encode()) for name, value in vector.headers]
 
     expected = LAST_COUNTS.get(vector.name[:4], vector.expected)
@@ -133,6 +135,7 @@ def test_over_kafka(vector: Vector) -> None:
 
 
 def test_kafka_differs_exactly_where_a_traceparent_is_repeated() -> None:
+    """P-01: the one difference between the formats."""
     repeated = {
         vector.name[:4] for vector in VECTORS if [name for name, _ in vector.headers].count("traceparent") > 1
     }
@@ -153,6 +156,7 @@ def test_kafka_differs_exactly_where_a_traceparent_is_repeated() -> None:
 def test_over_headers_that_have_each_name_once(
     carrier: ICarrier[Any], as_sent: Callable[[str], object], vector: Vector
 ) -> None:
+    """P-11: every case of the W3C's suite."""
     received = {name: as_sent(value) for name, value in combined(vector.headers).items()}
 
     assert sent_on(carrier, received) == vector.expected

@@ -146,34 +146,25 @@ def _generator_handler(
     @wraps(handler)
     def processed(*args: object, **kwargs: object) -> Generator[Any, Any, Any]:
         processing = entrance([*args, *kwargs.values()])
-        return (yield from _Steps(processing, handler(*args, **kwargs)))
+        generator = handler(*args, **kwargs)
+        advance = partial(generator.send, None)
+        while True:
+            with processing:
+                try:
+                    item = advance()
+                except StopIteration as end:
+                    return end.value
+                finally:
+                    del advance  # an exception that was thrown would be in a cycle with this frame
+                processing.pause()
+            try:
+                sent = yield item
+            except BaseException as error:  # noqa: BLE001 - thrown by the caller, for the handler to see
+                advance = partial(generator.throw, error)
+            else:
+                advance = partial(generator.send, sent)
 
     return processed
-
-
-class _Steps(Generator[Any, Any, Any]):
-    """A generator whose steps run in the context of a message; between them the caller has its own."""
-
-    def __init__(self, processing: Processing[Any], generator: Generator[Any, Any, Any]) -> None:
-        self._processing = processing
-        self._generator = generator
-
-    def send(self, value: object) -> object:
-        return self._step(self._generator.send, value)
-
-    def throw(self, *error: Any) -> object:  # noqa: ANN401 - in either of the two spellings of `throw`
-        return self._step(self._generator.throw, *error)
-
-    def _step(self, advance: Callable[..., object], *arguments: object) -> object:
-        with self._processing:
-            try:
-                item = advance(*arguments)
-            except StopIteration as stop:
-                end = stop
-            else:
-                self._processing.pause()
-                return item
-        raise end
 
 
 def _async_generator_handler(
@@ -183,37 +174,24 @@ def _async_generator_handler(
     async def processed(*args: object, **kwargs: object) -> AsyncGenerator[Any, Any]:
         processing = entrance([*args, *kwargs.values()])
         generator = handler(*args, **kwargs)
-        advance: Coroutine[Any, Any, Any] = generator.asend(None)
+        advance = generator.asend(None)
         while True:
-            try:
-                item = await _awaited_step(processing, advance)
-            except StopAsyncIteration:
-                return
+            with processing:
+                try:
+                    item = await advance
+                except StopAsyncIteration:
+                    return
+                finally:
+                    del advance  # an exception that was thrown would be in a cycle with this frame
+                processing.pause()
             try:
                 sent = yield item
-            except GeneratorExit:
-                await _awaited_step(processing, generator.aclose())
-                processing.close("unknown")
-                raise
             except BaseException as error:  # noqa: BLE001 - thrown by the caller, for the handler to see
                 advance = generator.athrow(error)
             else:
                 advance = generator.asend(sent)
 
     return processed
-
-
-async def _awaited_step(processing: Processing[Any], advance: Coroutine[Any, Any, Any]) -> object:
-    """Run one step of an async generator in the context of its message."""
-    with processing:
-        try:
-            item = await advance
-        except StopAsyncIteration as stop:
-            end = stop
-        else:
-            processing.pause()
-            return item
-    raise end
 
 
 def _is(predicate: Callable[[object], bool], handler: object) -> bool:

@@ -196,7 +196,7 @@ class Publishing(Generic[HeadersT]):
         context: The context in them, `None` if sending is switched off or there is no room for it.
     """
 
-    __slots__ = ("_destination", "_sender", "_span", "context", "headers")
+    __slots__ = ("_destination", "_is_lighter", "_sender", "_span", "context", "headers")
 
     def __init__(
         self,
@@ -212,6 +212,7 @@ class Publishing(Generic[HeadersT]):
         self._span = span
         self._sender = sender
         self._destination = destination
+        self._is_lighter = False
 
     def fit(self, room: int | None) -> None:
         """Leave out of the headers what makes them larger than *room*, in bytes; `None` for no limit."""
@@ -219,53 +220,51 @@ class Publishing(Generic[HeadersT]):
             return
         while self._lighten() and self._sender.size_of(self.headers) > room:
             pass
-        self._warn()
+        self._warn_if_lighter()
 
     def send(
         self, call: Callable[[HeadersT], ResultT], is_too_large: Callable[[BaseException], bool]
     ) -> ResultT:
-        """Return what the client's own *call* returns, with less in the headers where it refuses their size.
+        """Return what the client's own *call* returns, with less in the headers whenever it refuses the size.
 
         Args:
             call: Sends with these headers, or refuses before anything is sent.
-            is_too_large: Tells a refusal of the size from any other error; the last one is raised.
+            is_too_large: Tells a refusal of the size from any other error. What the last attempt raises is
+                raised, with the refusals before it as its context.
         """
-        full = self.headers
-        while True:
-            try:
-                result = call(self.headers)
-            except Exception as error:
-                if not is_too_large(error) or not self._lighten():
-                    raise
-            else:
-                if self.headers is not full:
-                    self._warn()
-                return result
+        try:
+            result = call(self.headers)
+        except Exception as error:
+            if not is_too_large(error) or not self._lighten():
+                raise
+            return self.send(call, is_too_large)
+        self._warn_if_lighter()
+        return result
 
     async def send_async(
         self, call: Callable[[HeadersT], Awaitable[ResultT]], is_too_large: Callable[[BaseException], bool]
     ) -> ResultT:
         """Do as `send` with a *call* that is awaited."""
-        full = self.headers
-        while True:
-            try:
-                result = await call(self.headers)
-            except Exception as error:
-                if not is_too_large(error) or not self._lighten():
-                    raise
-            else:
-                if self.headers is not full:
-                    self._warn()
-                return result
+        try:
+            result = await call(self.headers)
+        except Exception as error:
+            if not is_too_large(error) or not self._lighten():
+                raise
+            return await self.send_async(call, is_too_large)
+        self._warn_if_lighter()
+        return result
 
     def _lighten(self) -> bool:
         """Leave out of the headers what can be spared next; tell whether there was anything."""
         if self._sender is None or self.context is None:
             return False
         self.headers, self.context = self._sender.lighten(self.headers, self.context)
+        self._is_lighter = True
         return True
 
-    def _warn(self) -> None:
+    def _warn_if_lighter(self) -> None:
+        if not self._is_lighter:
+            return
         less = "trace context" if self.context is None else "trace state and baggage"
         _logger.warning(
             "a message to %s is sent without %s, which makes it too large", self._destination, less

@@ -90,6 +90,11 @@ def wrap(producer: ProducerT, **options: Unpack[SendOptions]) -> ProducerT:
     Covered are `send`, `send_and_wait`, and `create_batch` with `append` and `send_batch`, also inside of
     transactions. Everything else is *producer*'s own. Wrapping what is wrapped replaces its options.
 
+    A record that only its context makes too large is sent with less of it, and a warning: where the client
+    refuses it (`max_request_size`), and where the broker does while `send_and_wait` waits for its answer.
+    What the broker refuses later fails the future of `send`, and an idempotent producer cannot send it
+    again. So where a topic takes less than the client, give the client the topic's `max.message.bytes`.
+
     Args:
         producer: Started or not.
         **options: See `SendOptions`.

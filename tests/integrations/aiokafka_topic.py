@@ -1,0 +1,134 @@
+"""A Kafka topic of its own, with the bare client of aiokafka at both ends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Any, TypeAlias
+from uuid import uuid4
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+
+from contract.sending import texts
+from spakky.tracing.context import TraceContext
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from contract.sending import Wire
+
+Record: TypeAlias = ConsumerRecord[Any, Any]
+
+PATIENCE = 10
+
+
+class Topic:
+    """A topic, a producer for it and a consumer of its first partition."""
+
+    def __init__(
+        self, address: str, name: str, producer: AIOKafkaProducer, consumer: AIOKafkaConsumer
+    ) -> None:
+        self.address = address
+        self.name = name
+        self.partition = TopicPartition(name, 0)
+        self.producer = producer
+        self.consumer = consumer
+
+    async def record(self) -> Record:
+        return await asyncio.wait_for(self.consumer.getone(), PATIENCE)
+
+    async def records(self, count: int) -> list[Record]:
+        return [await self.record() for _ in range(count)]
+
+    async def batch(self, count: int) -> dict[TopicPartition, list[Record]]:
+        """Return what `getmany` returns for *count* records that are there, in one call."""
+        async with asyncio.timeout(PATIENCE):
+            await self.consumer.seek_to_beginning(self.partition)
+            while (
+                len((batches := await self.consumer.getmany(timeout_ms=PATIENCE * 1000))[self.partition])
+                < count
+            ):
+                await self.consumer.seek_to_beginning(self.partition)
+        return batches
+
+    async def send(self, headers: dict[str, Any], value: bytes = b"value", partition: int = 0) -> None:
+        """Send a record by the bare client; values that are text are encoded."""
+        pairs = [(name, each.encode() if isinstance(each, str) else each) for name, each in headers.items()]
+        await self.producer.send_and_wait(self.name, value, headers=pairs, partition=partition)
+
+    async def send_traced(self, *values: bytes, partition: int = 0) -> list[TraceContext]:
+        """Send a record for each value, each in a trace of its own, and return their contexts."""
+        contexts = [TraceContext.new_root() for _ in values]
+        for context, value in zip(contexts, values, strict=True):
+            await self.send({"traceparent": context.to_traceparent()}, value, partition)
+        return contexts
+
+    async def deliver(self, headers: dict[str, Any]) -> Record:
+        """Send headers by the bare client and take the record."""
+        await self.send(headers)
+        return await self.record()
+
+    async def deliver_native(self, headers: Any) -> Record:
+        await self.producer.send_and_wait(self.name, b"value", headers=headers, partition=0)
+        return await self.record()
+
+    @contextlib.asynccontextmanager
+    async def another_consumer(self, **settings: Any) -> AsyncIterator[AIOKafkaConsumer]:
+        """Open a consumer of the first partition, from the start unless its group says otherwise."""
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=self.address, auto_offset_reset="earliest", enable_auto_commit=False, **settings
+        )
+        consumer.assign([self.partition])
+        async with consumer:
+            yield consumer
+
+
+@contextlib.asynccontextmanager
+async def open_topic(address: str, partitions: int = 1, **configs: object) -> AsyncIterator[Topic]:
+    """Make a topic and open a producer and a consumer for it."""
+    name = f"orders-{uuid4().hex}"
+    if partitions > 1 or configs:
+        await create(address, name, partitions, configs)
+    consumer = AIOKafkaConsumer(bootstrap_servers=address, auto_offset_reset="earliest")
+    # It asks for the metadata of the new topic until they are there, at these intervals.
+    async with AIOKafkaProducer(bootstrap_servers=address, retry_backoff_ms=5) as producer, consumer:
+        await producer.partitions_for(name)
+        topic = Topic(address, name, producer, consumer)
+        consumer.assign([topic.partition])
+        yield topic
+
+
+async def create(address: str, name: str, partitions: int, configs: dict[str, object]) -> None:
+    """Create a topic with settings of its own, such as `max.message.bytes`."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=address)
+    await admin.start()
+    try:
+        texts_of_configs = {key.replace("_", "."): str(value) for key, value in configs.items()}
+        await admin.create_topics([NewTopic(name, partitions, 1, topic_configs=texts_of_configs)])
+    finally:
+        await admin.close()
+
+
+def texts_of(record: Record, name: str) -> list[str]:
+    wire: Wire = {}
+    for key, value in record.headers:
+        wire.setdefault(key, []).append(value)
+    return texts(wire, name)
+
+
+def trace_ids(contexts: list[TraceContext]) -> list[str]:
+    return [context.trace_id for context in contexts]
+
+
+def current() -> TraceContext:
+    context = TraceContext.get()
+    assert context is not None
+    return context
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait until *condition* holds."""
+    async with asyncio.timeout(PATIENCE):
+        while not condition():  # noqa: ASYNC110 - what the client says of itself can only be polled
+            await asyncio.sleep(0.01)
