@@ -526,25 +526,6 @@ def length_of(headers: dict[str, Any]) -> int:
 SIZED: Client[Any, dict[str, Any]] = replace(CLIENT, size=length_of, room=60)
 
 
-class TooLargeError(Exception):
-    """What a client raises that counts for itself."""
-
-
-def counting(limit: int) -> Any:
-    """Return a client's own call, which refuses headers that are longer than *limit* in all."""
-
-    def call(headers: dict[str, str]) -> dict[str, str]:
-        if length_of(headers) > limit:
-            raise TooLargeError
-        return headers
-
-    return call
-
-
-def is_too_large(error: BaseException) -> bool:
-    return isinstance(error, TooLargeError)
-
-
 def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
 
@@ -581,56 +562,6 @@ def test_a_context_that_the_caller_sends_on_is_not_taken_out() -> None:
     carried = {"traceparent": TRACEPARENT, "baggage": "a=1"}
 
     assert Sender(SIZED, Settings(SendOptions)).publish(carried, "orders", room=1).headers == carried
-
-
-@pytest.mark.parametrize(("limit", "count"), [(1_000, 3), (60, 1), (54, 0)])
-def test_a_client_that_refuses_is_offered_less(
-    limit: int, count: int, caplog: pytest.LogCaptureFixture
-) -> None:
-    with TraceContext.use(full_context()):
-        publishing = sender().publish(None, "orders")
-
-    assert len(publishing.send(counting(limit), is_too_large)) == count
-    assert len(warnings_of(caplog)) == (count < 3)
-
-
-async def test_an_async_client_that_refuses_is_offered_less(caplog: pytest.LogCaptureFixture) -> None:
-    async def call(headers: dict[str, str]) -> dict[str, str]:
-        await asyncio.sleep(0)
-        refused: dict[str, str] = counting(54)(headers)
-        return refused
-
-    with TraceContext.use(full_context()):
-        assert await sender().publish(None, "orders").send_async(call, is_too_large) == {}
-
-    assert len(warnings_of(caplog)) == 1
-
-
-def test_a_message_that_is_too_large_by_itself_raises_and_warns_of_nothing(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    with TraceContext.use(full_context()), pytest.raises(TooLargeError):
-        sender().publish({"app": "x" * 100}, "orders").send(counting(60), is_too_large)
-
-    assert warnings_of(caplog) == []
-
-
-def test_an_error_of_another_kind_is_raised_at_once() -> None:
-    calls: list[object] = []
-
-    def call(headers: object) -> None:
-        calls.append(headers)
-        raise LookupError
-
-    with TraceContext.use(full_context()), pytest.raises(LookupError):
-        sender().publish(None, "orders").send(call, is_too_large)
-
-    assert len(calls) == 1
-
-
-def test_switched_off_a_refusal_is_raised_at_once() -> None:
-    with pytest.raises(TooLargeError):
-        sender(enabled=False).publish({"app": "x" * 100}, "orders").send(counting(60), is_too_large)
 
 
 def test_a_sender_says_where_it_writes_a_context_at_all() -> None:
