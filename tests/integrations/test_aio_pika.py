@@ -13,6 +13,7 @@ import pytest
 from aio_pika.abc import AbstractExchange, AbstractIncomingMessage
 from aio_pika.patterns import RPC, Master
 
+from contract.amqp import AmqpContract
 from contract.choosing import ChoosingContract
 from contract.contexts import STALE, TRACEPARENT
 from contract.delivery import Delivery, VerbsReceivingContract
@@ -45,10 +46,7 @@ class Link:
         return self.channel.default_exchange
 
     async def message(self) -> AbstractIncomingMessage:
-        async with asyncio.timeout(10):
-            while (message := await self.queue.get(no_ack=True, fail=False)) is None:  # noqa: ASYNC110 - pulled
-                await asyncio.sleep(0.005)
-        return message
+        return await next_message(self.queue, no_ack=True)
 
     async def publish(self, headers: Any = None) -> None:
         message = client.Message(b"value", headers=headers, timestamp=datetime.now(UTC))
@@ -57,6 +55,13 @@ class Link:
     async def deliver(self, headers: dict[str, Any]) -> AbstractIncomingMessage:
         await self.publish(headers)
         return await self.message()
+
+
+async def next_message(queue: AbstractQueue, *, no_ack: bool) -> AbstractIncomingMessage:
+    async with asyncio.timeout(10):
+        while (message := await queue.get(no_ack=no_ack, fail=False)) is None:  # noqa: ASYNC110 - pulled
+            await asyncio.sleep(0.005)
+    return message
 
 
 @pytest.fixture
@@ -168,6 +173,26 @@ class TestChoosing(OverRabbitMQ, ChoosingContract): ...
 
 
 class TestRetrying(OverRabbitMQ, RetryingContract): ...
+
+
+class TestBroker(AmqpContract):
+    integration = aio_pika
+
+    @pytest.fixture(autouse=True)
+    def _on(self, link: Link) -> None:
+        self.link = link
+
+    async def declare_queue(self, name: str, arguments: dict[str, Any], *, durable: bool = False) -> None:
+        await self.link.channel.declare_queue(name, durable=durable, arguments=arguments)
+
+    async def publish_to(self, queue: str, headers: dict[str, Any]) -> None:
+        await self.link.exchange.publish(client.Message(b"value", headers=headers), queue)
+
+    async def get_from(self, queue: str, *, no_ack: bool = False) -> AbstractIncomingMessage:
+        return await next_message(await self.link.channel.get_queue(queue, ensure=False), no_ack=no_ack)
+
+    async def reject(self, message: AbstractIncomingMessage, *, requeue: bool) -> None:
+        await message.reject(requeue=requeue)
 
 
 class TestPublisher:
