@@ -172,7 +172,7 @@ class AmqpContract(ABC):
         assert len({span.span_id for span in spans}) == 3
 
     async def test_a_message_that_was_tried_too_often_is_a_dead_letter(self, name: str) -> None:
-        """A-20: a quorum queue with a limit of deliveries gives up."""
+        """A-20: a quorum queue with a limit of deliveries gives up, and says nothing of their number."""
         arguments = {
             **IDLE,
             **dead_letters_to(f"{name}-dead"),
@@ -187,9 +187,8 @@ class AmqpContract(ABC):
 
         span = self.processed(await self.get_from(f"{name}-dead"))
 
-        assert (span.death_count, span.is_redelivered, len(span.links)) == (1, False, 1)
-        assert span.attempt is not None
-        assert span.attempt >= 2
+        assert (span.attempt, span.death_count, span.is_redelivered) == (None, 1, False)
+        assert [link.span_id for link in span.links] == [SENDER.span_id]
 
     async def test_an_application_s_retries_and_the_broker_s_are_added(self, name: str) -> None:
         """A-20, K-28: a dead letter that is sent on by hand."""
