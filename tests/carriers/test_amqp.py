@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from amqp.serialization import dumps as encode_as_kombu
+from amqp.serialization import dumps as encode_as_kombu  # type: ignore[import-untyped] # ships no py.typed
 from pamqp import commands, encode, frame, header
 from pika.data import encode_table as encode_as_pika
 
@@ -159,7 +159,7 @@ def death(reason: object, count: object = 1) -> dict[str, Any]:
     ],
 )
 def test_the_attempt_is_known_where_something_counts(
-    headers: dict[str, Any], is_redelivered: bool | None, attempt: int | None
+    headers: dict[str, Any], *, is_redelivered: bool | None, attempt: int | None
 ) -> None:
     """A-20: what was rejected, requeued and sent on is added; what nobody counted is not guessed."""
     assert delivery(headers, is_redelivered=is_redelivered).attempt == attempt
@@ -180,7 +180,7 @@ def test_a_count_of_another_queue_that_was_forwarded_is_none_of_this_one() -> No
     ],
 )
 def test_deaths_are_counted_and_failures_among_them_are_followed(
-    deaths: list[Any], count: int, is_failure: bool
+    deaths: list[Any], *, count: int, is_failure: bool
 ) -> None:
     """A-20: an expiration is a death, a rejection is a failed attempt, too."""
     found = delivery({"x-death": deaths})
@@ -250,7 +250,7 @@ ZONE = timezone(timedelta(hours=5, minutes=30))
 def test_the_timestamp_of_any_client_is_the_same_moment(
     timestamp: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """pika hands out a number, py-amqp too, aio-pika a datetime; naive ones are in UTC, wherever this runs."""
+    """pika and py-amqp hand out a number, aio-pika a datetime; a naive one is in UTC, wherever this runs."""
     monkeypatch.setenv("TZ", "Asia/Tokyo")
     time.tzset()
     try:
@@ -289,8 +289,8 @@ def test_milliseconds_that_are_none_leave_the_timestamp(milliseconds: object) ->
         Decimal(SECONDS),
         [SECONDS],
         {},
-        datetime.min,
-        datetime.max,
+        datetime.min.replace(tzinfo=UTC),
+        datetime.max.replace(tzinfo=UTC),
         datetime(1969, 12, 31, tzinfo=UTC),
         timedelta(seconds=5),
     ],
@@ -399,14 +399,10 @@ def test_what_no_client_can_write_has_a_size() -> None:
 def test_the_room_in_a_frame_is_what_all_other_properties_leave() -> None:
     """cluster_id is the tenth short string; only its place is counted here, as RabbitMQ ignores it."""
     names = ("content_type", "content_encoding", "correlation_id", "reply_to", "expiration", "message_id")
-    longest = dict.fromkeys((*names, "message_type", "user_id", "app_id"), "x" * 255)
-    headers = {"x": "x" * (room_in(DEFAULT_FRAME_SIZE) - 7)}
+    longest: dict[str, Any] = dict.fromkeys((*names, "message_type", "user_id", "app_id"), "x" * 255)
+    headers: dict[str, Any] = {"x": "x" * (room_in(DEFAULT_FRAME_SIZE) - 7)}
     properties = commands.Basic.Properties(
-        headers=headers,
-        delivery_mode=2,
-        priority=9,
-        timestamp=SOME_DAY,
-        **longest,  # type: ignore[arg-type]
+        headers=headers, delivery_mode=2, priority=9, timestamp=SOME_DAY, **longest
     )
 
     written = frame.marshal(header.ContentHeader(body_size=2**63, properties=properties), 1)

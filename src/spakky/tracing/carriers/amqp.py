@@ -61,9 +61,9 @@ _MOST_NANOSECONDS: Final = 2**63 - 1  # what backends store
 def delivery_from(headers: object, *, is_redelivered: bool | None, timestamp: object = None) -> Delivery:
     """Return what a message says of its way.
 
-    The number of its attempt counts what was rejected before (`x-death`), what a quorum queue handed out before
-    (`x-delivery-count`) and what applications have sent on (`x-retry-count`). It is not known of a message that
-    a classic queue hands out again, and of one that a quorum queue gave up at its delivery limit.
+    The number of its attempt counts what was rejected before (`x-death`), what a quorum queue handed out
+    before (`x-delivery-count`) and what applications have sent on (`x-retry-count`). It is not known of a
+    message that a classic queue hands out again, or that a quorum queue gave up at its delivery limit.
 
     Args:
         headers: Its header table; anything else has nothing to say.
@@ -101,10 +101,10 @@ def names_of(exchange: str | None, routing_key: str | None) -> tuple[str, ...]:
 def room_in(frame_size: int) -> int:
     """Return how many bytes of a frame are left for headers.
 
-    The properties of a message must fit into one frame (AMQP 0-9-1, section 4.2.6). Besides the frame's own 8 bytes,
-    the 14 of the content header and the length of the table, this keeps the space of all other properties at
-    their longest: 10 short strings and 10 bytes of numbers. Mostly they are shorter, so that the broker can add
-    its own headers (`x-death`) and still deliver the message.
+    The properties of a message must fit into one frame (AMQP 0-9-1, section 4.2.6). Besides the frame's own 8
+    bytes, the 14 of the content header and the length of the table, this keeps the space of all other
+    properties at their longest: 10 short strings and 10 bytes of numbers. Mostly they are shorter, so that
+    the broker can add its own headers (`x-death`) and still deliver the message.
 
     Args:
         frame_size: What client and broker agreed on (`frame_max`), in bytes; 0 for no limit.
@@ -133,7 +133,7 @@ def size_of(headers: Mapping[str, Any]) -> int:
 
 
 def _length_of(value: object) -> int:
-    """Return the bytes of a text, as the most tolerant client (py-amqp) writes it, or the most of a number."""
+    """Return the bytes of a text as the most tolerant client (py-amqp) writes it, or the most of a number."""
     if isinstance(value, str):
         return len(value) if value.isascii() else len(value.encode("utf-8", "surrogatepass"))
     return len(value) if isinstance(value, (bytes, bytearray)) else _SIZE_OF_NUMBER
