@@ -41,7 +41,6 @@ from spakky.tracing.error import WrongUseError
 
 try:
     from aio_pika.abc import AbstractChannel, AbstractExchange, AbstractIncomingMessage, AbstractQueue
-    from aio_pika.exceptions import AMQPError
     from aiormq.abc import DeliveredMessage
     from wrapt import ObjectProxy
 except ModuleNotFoundError as error:
@@ -241,6 +240,6 @@ async def _room(exchange: AbstractExchange) -> int | None:
         return None
     try:
         underlay = await channel.get_underlay_channel()
-    except AMQPError:  # it is closed since; publishing says so
+    except Exception:  # noqa: BLE001 - it is closed since; publishing says so
         return None
     return room_in(underlay.connection.connection_tune.frame_max)
