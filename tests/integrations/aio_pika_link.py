@@ -50,7 +50,7 @@ class Link:
 
 @asynccontextmanager
 async def open_link(amqp_url: str) -> AsyncIterator[Link]:
-    """Open a connection of its own with a new queue, which the broker deletes when it is idle for a minute."""
+    """Open a connection of its own with a new queue, which the broker deletes after an idle minute."""
     async with await client.connect(amqp_url) as connection:
         channel = await connection.channel()
         queue = await channel.declare_queue(f"orders-{uuid4().hex}", arguments={"x-expires": 60_000})

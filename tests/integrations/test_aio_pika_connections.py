@@ -1,4 +1,4 @@
-"""aio-pika on a real RabbitMQ: connections that break, small frames, and what is built on a wrapped channel."""
+"""aio-pika on a real RabbitMQ: lost connections, small frames, and what is built on a wrapped channel."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from spakky.tracing.integrations import aio_pika
 from spakky.tracing.recorder import MemoryRecorder
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from aio_pika.abc import (
         AbstractChannel,
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         AbstractRobustChannel,
         AbstractRobustConnection,
     )
+
     from contract.sending import Wire
 
 Seen = asyncio.Queue["tuple[TraceContext | None, bool | None]"]
@@ -85,6 +86,12 @@ def recorder() -> MemoryRecorder:
 async def robust(amqp_url: str, recorder: MemoryRecorder) -> AsyncIterator[Robust]:
     async with open_robust(amqp_url, recorder) as robust:
         yield robust
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not holds():  # noqa: ASYNC110 - it holds soon
+            await asyncio.sleep(0.005)
 
 
 def consumers(recorder: MemoryRecorder) -> list[Any]:
@@ -409,8 +416,7 @@ class TestRPC:
             assert TraceContext.get() is caller
 
         assert caller is not None
-        while len(recorder.spans) < 4:  # the callee acks the call after it has sent its reply
-            await asyncio.sleep(0.005)
+        await until(lambda: len(recorder.spans) == 4)  # the callee acks the call after it has replied
         spans = {span.span_id: span for span in recorder.spans}
         parents = {span.parent_span_id for span in spans.values()}
         (span,) = (span for span in spans.values() if span.span_id not in parents)
@@ -445,7 +451,7 @@ class TestRPC:
         self, rpc: RPC, recorder: MemoryRecorder, link: Link, name: str
     ) -> None:
         """A-20: through the dead-letter exchange of the pattern; an expiration is no failed attempt."""
-        arguments = {"x-dead-letter-exchange": RPC.DLX_NAME, "x-expires": 60_000}
+        arguments: dict[str, Any] = {"x-dead-letter-exchange": RPC.DLX_NAME, "x-expires": 60_000}
         await link.channel.declare_queue(name, arguments=arguments)
 
         with TraceContext.use(TraceContext.new_root()) as caller, pytest.raises(TimeoutError):
@@ -515,8 +521,7 @@ class TestMaster:
         await master.create_worker(name, work, auto_delete=True)
         with TraceContext.use(TraceContext.new_root()) as boss:
             await master.create_task(name, {})
-            while seen.qsize() < 2:
-                await asyncio.sleep(0.005)
+            await until(lambda: seen.qsize() == 2)
 
         first, second = seen.get_nowait(), seen.get_nowait()
         assert boss is not None
@@ -550,7 +555,7 @@ class TestChannel:
         assert list((await link.message()).headers) == ["traceparent"]
 
     async def test_it_can_be_awaited_as_the_client_s(self, link: Link) -> None:
-        channel = await aio_pika.wrap(link.connection.channel())  # type: ignore[misc] # typed as opened
+        channel = await aio_pika.wrap(link.connection.channel())
 
         await channel.default_exchange.publish(client.Message(b"value"), link.queue.name)
 

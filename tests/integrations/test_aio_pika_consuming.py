@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import aio_pika as client
-import kombu
-import pika
 import pytest
 from aio_pika.abc import AbstractIncomingMessage
 
 from contract.contexts import TRACEPARENT
 from contract.receiving import SENDER, HandlerError
 from integrations.aio_pika_link import Link, open_link
+from integrations.bare_amqp import PUBLISHERS
 from spakky.tracing.context import TraceContext
 from spakky.tracing.error import WrongUseError
 from spakky.tracing.integrations import aio_pika
@@ -116,7 +115,7 @@ class TestCallback:
             seen.put_nowait(TraceContext.get())
 
         with pytest.warns(DeprecationWarning, match="coroutine"):
-            await link.queue.consume(handle, no_ack=True)
+            await link.queue.consume(handle, no_ack=True)  # type: ignore[arg-type] # typed as async
         await link.publish({"traceparent": TRACEPARENT})
 
         assert (await next_of(seen)).parent_span_id == SENDER.span_id
@@ -365,10 +364,13 @@ class TestIterator:
         (sent,) = await publish_traces(link, 1)
         seen = []
 
-        with pytest.raises(TimeoutError):
+        async def consume() -> None:
             async for message in aio_pika.iterate(link.queue.iterator(timeout=0.1), tracer=recorder):
                 await message.ack()
                 seen.append(current_trace_id())
+
+        with pytest.raises(TimeoutError):
+            await consume()
 
         assert seen == [sent]
         assert [span.outcome for span in recorder.spans] == ["ok"]
@@ -378,7 +380,7 @@ class TestIterator:
         recorder = MemoryRecorder()
         await publish_traces(link, 1)
 
-        with pytest.raises(HandlerError):
+        async def consume() -> None:
             async with (
                 link.queue.iterator() as messages,
                 aio_pika.iterate(messages, tracer=recorder) as traced,
@@ -386,6 +388,9 @@ class TestIterator:
                 async for message in traced:
                     async with message.process():
                         raise HandlerError
+
+        with pytest.raises(HandlerError):
+            await consume()
 
         assert [(span.outcome, span.error) for span in recorder.spans] == [
             ("error", "contract.receiving.HandlerError")
@@ -431,19 +436,7 @@ class TestGet:
             aio_pika.process(b"value")  # type: ignore[arg-type]
 
 
-def publish_by_pika(amqp_url: str, queue: str, headers: dict[str, Any]) -> None:
-    """Publish with the bare pika: it sends `bytes` as a byte array."""
-    with pika.BlockingConnection(pika.URLParameters(amqp_url)) as connection:
-        connection.channel().basic_publish("", queue, b"value", pika.BasicProperties(headers=headers))
-
-
-def publish_by_kombu(amqp_url: str, queue: str, headers: dict[str, Any]) -> None:
-    """Publish with the bare kombu: it sends `bytes` as text, whatever is in them."""
-    with kombu.Connection(amqp_url) as connection:
-        kombu.Producer(connection).publish(b"value", routing_key=queue, headers=headers, retry=False)
-
-
-@pytest.mark.parametrize("publish", [publish_by_pika, publish_by_kombu])
+@pytest.mark.parametrize("publish", PUBLISHERS)
 class TestForeignPublisher:
     """Messages of clients with other types on the wire."""
 
