@@ -74,6 +74,7 @@ def over_the_wire(headers: dict[str, Any]) -> dict[str, Any]:
     ],
 )
 def test_pamqp_encodes_what_is_written(existing: dict[str, Any] | None) -> None:
+    """A-19: beside any other header."""
     root = TraceContext.new_root(baggage=Baggage({"customer": "J\xfcrgen"}))
     context = root.child(trace_state=TraceState({"congo": "t61"}))
     headers = CARRIER.copy(existing)
@@ -90,6 +91,7 @@ def test_pamqp_encodes_what_is_written(existing: dict[str, Any] | None) -> None:
 
 @pytest.mark.parametrize("value", [bytearray(TRACEPARENT.encode()), TRACEPARENT], ids=["binary", "text"])
 def test_text_is_read_from_either_type_of_the_wire(value: object) -> None:
+    """A-01: text and byte array."""
     received = over_the_wire({"traceparent": value})
 
     assert CARRIER.get(received, "traceparent") == [TRACEPARENT]
@@ -97,6 +99,7 @@ def test_text_is_read_from_either_type_of_the_wire(value: object) -> None:
 
 @pytest.mark.parametrize("value", [7, 1.5, True, None, SOME_DAY, [TRACEPARENT], {"traceparent": TRACEPARENT}])
 def test_a_field_of_another_type_is_no_context(value: object) -> None:
+    """A-02, T-03: no exception, no context."""
     received = over_the_wire({"traceparent": value, "tracestate": value, "baggage": value})
 
     assert CARRIER.get(received, "traceparent") == []
@@ -105,6 +108,7 @@ def test_a_field_of_another_type_is_no_context(value: object) -> None:
 
 
 def test_an_unreadable_trace_state_does_not_cost_the_context() -> None:
+    """A-02: nor does such baggage."""
     received = over_the_wire({"traceparent": TRACEPARENT, "tracestate": ["a=1"], "baggage": 7})
 
     found = W3C.extract(received, CARRIER)
@@ -115,6 +119,7 @@ def test_an_unreadable_trace_state_does_not_cost_the_context() -> None:
 
 
 def test_the_death_history_of_a_message_stays_as_it_is() -> None:
+    """A-20: the very list."""
     history = [{"count": 1, "reason": "expired", "queue": "orders", "time": SOME_DAY, "routing-keys": ["a"]}]
     headers = CARRIER.copy({"x-death": history, "traceparent": "stale"}, {"traceparent"})
 

@@ -107,6 +107,7 @@ class HandlerContract(Delivery):
             assert await self.decorate(handler)(await self.message()) is not None
 
     async def test_decorating_twice_is_decorating_once(self) -> None:
+        """A-13, T-02: one scope, one span."""
         recorder = MemoryRecorder()
 
         async def handle(message: Any) -> None: ...

@@ -53,6 +53,7 @@ class PullingContract(Delivery):
         assert seen == [None, None, None]
 
     async def test_a_break_puts_back_what_was_there(self) -> None:
+        """A-05: what follows the loop is not part of the message."""
         with TraceContext.use(TraceContext.new_root()) as before:
             async for _ in self.iterate(await self.messages(2)):
                 break
@@ -80,6 +81,7 @@ class PullingContract(Delivery):
         assert TraceContext.get() is None
 
     async def test_an_iteration_closed_by_another_task_puts_back_what_was_there(self) -> None:
+        """A-07: closing knows no order and no task."""
         iteration = self.iterate(await self.messages(2))
         with TraceContext.use(TraceContext.new_root()) as before:
             await anext(iteration)
@@ -89,6 +91,7 @@ class PullingContract(Delivery):
             assert TraceContext.get() is before
 
     async def test_a_message_finished_in_another_context_alters_neither(self) -> None:
+        """A-07: a step may be taken in any context."""
         processing = self.integration.process(await self.deliver({"traceparent": TRACEPARENT}))
         other = contextvars.copy_context()
         other.run(TraceContext.set, SENDER)

@@ -69,6 +69,7 @@ class ReceivingContract(ABC):
         assert not context.is_remote
 
     async def test_trace_state_and_baggage_arrive(self, way: str) -> None:
+        """A-06: whatever way the message came."""
         context = await self.seen(
             way, {"traceparent": TRACEPARENT, "tracestate": "a=1,b=2", "baggage": "tenant=acme"}
         )
@@ -104,6 +105,7 @@ class ReceivingContract(ABC):
     async def test_a_hostile_header_starts_a_new_trace_and_says_why_once(
         self, way: str, hostile: object, caplog: pytest.LogCaptureFixture
     ) -> None:
+        """A-02: of any type that the broker carries; the handler runs."""
         caplog.set_level(logging.DEBUG, logger="spakky.tracing")
 
         context = await self.seen(way, {"traceparent": hostile, "tracestate": "a=1"})
@@ -114,6 +116,7 @@ class ReceivingContract(ABC):
         assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
     async def test_a_hostile_trace_state_leaves_the_trace_whole(self, way: str, hostile: object) -> None:
+        """A-02: likewise."""
         context = await self.seen(
             way, {"traceparent": TRACEPARENT, "tracestate": hostile, "baggage": hostile}
         )
@@ -128,6 +131,8 @@ class ReceivingContract(ABC):
             assert TraceContext.get() is before
 
     async def test_after_an_error_the_context_before_is_back(self, way: str) -> None:
+        """A-08: nothing leaks."""
+
         def fail() -> None:
             raise HandlerError
 
@@ -216,11 +221,13 @@ class ReceivingContract(ABC):
         assert context is ambient
 
     async def test_a_propagator_that_fails_does_not_fail_the_handler(self, way: str) -> None:
+        """A-08: the handler runs, once."""
         context = await self.seen(way, {"traceparent": TRACEPARENT}, propagator=BrokenPropagator())
 
         assert context.parent_span_id is None
 
     async def test_a_tracer_that_fails_does_not_fail_the_handler(self, way: str) -> None:
+        """A-08: the handler runs, once."""
         context = await self.seen(way, {"traceparent": TRACEPARENT}, tracer=BrokenTracer())
 
         assert context.trace_id == SENDER.trace_id

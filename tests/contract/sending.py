@@ -85,6 +85,7 @@ class SendingContract(ABC):
         assert texts(wire, "tracestate") == texts(wire, "baggage") == []
 
     async def test_trace_state_and_baggage_are_sent(self, way: str) -> None:
+        """A-21: the same test, with the same propagator, for Kafka, AMQP and Celery."""
         with TraceContext.use(full_context()):
             wire = await self.sent(way)
 
@@ -92,6 +93,7 @@ class SendingContract(ABC):
         assert texts(wire, "baggage") == ["tenant=acme"]
 
     async def test_headers_of_the_caller_stay_as_they_were(self, way: str) -> None:
+        """A-10: neither written into nor replaced."""
         headers = self.native({"traceparent": STALE, "app": "1"})
         before = copy.deepcopy(headers)
 
@@ -102,6 +104,7 @@ class SendingContract(ABC):
         assert type(headers) is type(before)
 
     async def test_shared_headers_get_the_context_of_each_send(self, way: str) -> None:
+        """A-10: nothing of the send before is left in them."""
         headers = self.native({"app": "1"})
         for _ in range(3):
             with TraceContext.use(TraceContext.new_root()) as context:
@@ -111,6 +114,7 @@ class SendingContract(ABC):
             assert texts(wire, "traceparent") == [context.to_traceparent()]
 
     async def test_stale_fields_are_replaced_or_taken_out(self, way: str) -> None:
+        """A-11: no trace state and no baggage of another context, in any casing."""
         stale = {"traceparent": STALE, "Tracestate": "old=1", "baggage": "old=1"}
 
         with TraceContext.use(TraceContext.new_root()) as context:
@@ -137,6 +141,7 @@ class SendingContract(ABC):
         assert TraceContext.get() is None
 
     async def test_outside_a_trace_a_valid_context_of_the_caller_is_kept(self, way: str) -> None:
+        """A-11: all of it, as it was put together."""
         carried = {"traceparent": TRACEPARENT, "tracestate": "a=1", "baggage": "user=7"}
 
         wire = await self.sent(way, self.native(carried))
@@ -144,6 +149,7 @@ class SendingContract(ABC):
         assert {name: texts(wire, name) for name in carried} == {k: [v] for k, v in carried.items()}
 
     async def test_outside_a_trace_a_malformed_context_is_replaced(self, way: str) -> None:
+        """A-11: all of it."""
         wire = await self.sent(way, self.native({"traceparent": "00-what-is-this-01", "tracestate": "a=1"}))
 
         (sent,) = texts(wire, "traceparent")
@@ -177,6 +183,7 @@ class SendingContract(ABC):
             assert TraceContext.get() is context
 
     async def test_concurrent_sends_do_not_mix(self, way: str) -> None:
+        """A-10: although they share their headers."""
         shared = self.native({"app": "1"})
 
         async def send_in_own_trace() -> str:
