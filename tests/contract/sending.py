@@ -92,6 +92,17 @@ class SendingContract(ABC):
         assert texts(wire, "tracestate") == ["congo=t61"]
         assert texts(wire, "baggage") == ["tenant=acme"]
 
+    async def test_what_is_written_is_flat_ascii(self, way: str) -> None:
+        """A-19: text or its bytes, no number and no table."""
+        context = TraceContext.new_root(baggage=Baggage({"customer": "J\xfcrgen"}))
+
+        with TraceContext.use(context):
+            wire = await self.sent(way)
+
+        values = [value for name in ("traceparent", "baggage") for value in wire[name]]
+        assert len(values) == 2
+        assert all(isinstance(value, (str, bytes)) and value.isascii() for value in values)
+
     async def test_headers_of_the_caller_stay_as_they_were(self, way: str) -> None:
         """A-10: neither written into nor replaced."""
         headers = self.native({"traceparent": STALE, "app": "1"})
