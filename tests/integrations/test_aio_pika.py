@@ -124,6 +124,14 @@ class TestFitting(Sending, FittingContract):
     fitting_ways = TestSending.ways
     largest = 130_980
 
+    async def test_without_room_a_stale_context_is_not_sent_instead(self, fitting_way: str) -> None:
+        stale = {"x": "x" * (self.largest - 200), "traceparent": STALE, "baggage": "old=1"}
+
+        with TraceContext.use(full_context()):
+            await self.send(fitting_way, stale)
+
+        assert list(await self.arrived()) == ["x"]
+
 
 class OverRabbitMQ(Delivery):
     integration = aio_pika
@@ -360,6 +368,24 @@ class TestPublisher:
 
         arrived = await link.message()
         assert (arrived.app_id, list(arrived.headers)) == ("stamped", ["traceparent"])
+
+    async def test_an_exchange_of_the_user_s_own_class_may_copy_a_message(self, link: Link) -> None:
+        class Copying(client.Exchange):
+            async def publish(self, message: Any, *args: Any, **kwargs: Any) -> Any:
+                copied = copy.copy(message)
+                copied.app_id = "copied"
+                return await super().publish(copied, *args, **kwargs)
+
+        link.channel.EXCHANGE_CLASS = Copying
+        exchange = await link.channel.get_exchange("amq.direct", ensure=False)
+        await link.queue.bind(exchange, link.queue.name)
+        message = client.Message(b"value", headers={"app": "1"})
+
+        await aio_pika.wrap(exchange).publish(message, link.queue.name)
+
+        arrived = await link.message()
+        assert (arrived.app_id, list(arrived.headers)) == ("copied", ["app", "traceparent"])
+        assert (message.app_id, message.headers) == (None, {"app": "1"})
 
     async def test_headers_that_are_none_are_none_of_a_problem(self, link: Link) -> None:
         """A-12: a message may have `headers = None`."""

@@ -101,10 +101,10 @@ context_from = _VERBS.context_from
 def wrap(target: WrappedT, **options: Unpack[Options]) -> WrappedT:
     """Return an exchange, queue or channel that carries the current context; *target* itself stays as it is.
 
-    An exchange carries it in what it publishes. A queue runs the callbacks that it is given by `consume` in
-    the context of their messages. A channel gives out such exchanges and queues, so that what is built upon
-    it (`aio_pika.patterns.RPC`, `Master`) is covered on both sides. Everything else is *target*'s own.
-    Wrapping what is wrapped replaces its options.
+    An exchange carries it in what it publishes; a message that the broker returns is recorded as rejected. A
+    queue runs the callbacks that it is given by `consume` in the context of their messages. A channel gives out
+    such exchanges and queues, so that what is built upon it (`aio_pika.patterns.RPC`, `Master`) is covered on
+    both sides. Everything else is *target*'s own. Wrapping what is wrapped replaces its options.
 
     Args:
         target: An exchange, queue or channel, robust or not.
@@ -144,7 +144,8 @@ class _Exchange(ObjectProxy):  # type: ignore[type-arg] # wrapt 2.1 cannot be su
             names=names_of(exchange.name, routing_key),
             room=await _room(exchange),
         ) as publishing:
-            sent = message if publishing.context is None else _Message(message, publishing.headers)
+            headers = publishing.headers
+            sent = message if headers is message.headers else _Message(message, headers)
             result = await exchange.publish(cast("AbstractMessage", sent), routing_key, *arguments, **options)
             if isinstance(result, DeliveredMessage):  # the broker found no queue for it
                 publishing.end_as("rejected")
@@ -165,6 +166,11 @@ class _Message(ObjectProxy):  # type: ignore[type-arg] # wrapt 2.1 cannot be sub
         properties = copy.copy(self.__wrapped__.properties)
         properties.headers = self.headers
         return properties
+
+    def __copy__(self) -> AbstractMessage:
+        copied = copy.copy(self.__wrapped__)
+        copied.headers = self.headers
+        return cast("AbstractMessage", copied)
 
 
 class _Queue(ObjectProxy):  # type: ignore[type-arg] # wrapt 2.1 cannot be subscripted
@@ -240,6 +246,6 @@ async def _room(exchange: AbstractExchange) -> int | None:
         return None
     try:
         underlay = await channel.get_underlay_channel()
+        return room_in(underlay.connection.connection_tune.frame_max)
     except Exception:  # noqa: BLE001 - it is closed since; publishing says so
         return None
-    return room_in(underlay.connection.connection_tune.frame_max)
