@@ -382,8 +382,9 @@ def test_a_size_is_never_smaller_than_what_a_client_writes(
         assert size_of(headers) >= real_size(headers), repr(value)[:80]
 
 
-def test_the_size_of_text_is_exact() -> None:
-    headers = {f"x-{number}": "\u20ac" * number for number in range(100)}
+def test_the_size_of_texts_lists_and_the_largest_numbers_is_exact() -> None:
+    texts = {f"x-{number}": "\u20ac" * number for number in range(100)}
+    headers = {**texts, "list": [texts, "x", []], "largest": 2**63 - 1, "when": SOME_DAY}
 
     assert size_of(headers) == as_pamqp(headers) == as_pika(headers) == as_kombu(headers)
     assert size_of({}) == 0

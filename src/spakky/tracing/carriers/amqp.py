@@ -50,7 +50,7 @@ _REJECTED: Final = "rejected"
 _GIVEN_UP: Final = "delivery_limit"
 
 _SIZE_OF_PREFIX: Final = 5  # the type of a value and, of what is long, its length
-_SIZE_OF_NUMBER: Final = 8  # at most
+_SIZE_OF_NUMBER: Final = 9  # at most, with its type
 _LARGER_THAN_ANY_FRAME: Final = 2**22
 
 _START: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -127,16 +127,18 @@ def size_of(headers: Mapping[str, Any]) -> int:
         elif isinstance(value, (list, tuple)):
             size += _SIZE_OF_PREFIX
             values.extend(value)
-        else:
+        elif isinstance(value, (str, bytes, bytearray)):
             size += _SIZE_OF_PREFIX + _length_of(value)
+        else:
+            size += _SIZE_OF_NUMBER
     return size - _SIZE_OF_PREFIX
 
 
 def _length_of(value: object) -> int:
-    """Return the bytes of a text as the most tolerant client (py-amqp) writes it, or the most of a number."""
+    """Return the bytes of a text as the most tolerant client (py-amqp) writes it; 0 if it is none."""
     if isinstance(value, str):
         return len(value) if value.isascii() else len(value.encode("utf-8", "surrogatepass"))
-    return len(value) if isinstance(value, (bytes, bytearray)) else _SIZE_OF_NUMBER
+    return len(value) if isinstance(value, (bytes, bytearray)) else 0
 
 
 def _given(*names: object) -> list[str]:

@@ -103,8 +103,8 @@ def wrap(target: WrappedT, **options: Unpack[Options]) -> WrappedT:
 
     An exchange carries it in what it publishes; a message that the broker returns is recorded as rejected. A
     queue runs the callbacks that it is given by `consume` in the context of their messages. A channel gives
-    out such exchanges and queues, so that what is built upon it (`aio_pika.patterns.RPC`, `Master`) is covered
-    on both sides. Everything else is *target*'s own. Wrapping what is wrapped replaces its options.
+    out such exchanges and queues, so that what is built upon it (`aio_pika.patterns.RPC`, `Master`) is
+    covered on both sides. Everything else is *target*'s own. Wrapping what is wrapped replaces its options.
 
     Args:
         target: An exchange, queue or channel, robust or not.
