@@ -81,8 +81,9 @@ class Verbs(Generic[MessageT, HeadersT]):
         Raises:
             WrongUseError: This is no message of the client library, or an option is not known.
         """
+        sender = self.sender(options)
         existing, delivery = self._receiver.read(message)
-        return self.sender(options).retry_headers(existing, delivery.retry_count + 1)
+        return sender.retry_headers(existing, delivery.retry_count + 1)
 
     @overload
     def consumer(self, handler: HandlerT, /) -> HandlerT: ...
