@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import json
 from collections import OrderedDict
+from queue import SimpleQueue
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from contract.contexts import full_context
 from spakky.tracing.carriers.mapping import CARRIER
 from spakky.tracing.context import TraceContext
 from spakky.tracing.error import WrongUseError
@@ -31,6 +34,21 @@ class TestMappingCarrier(CarrierContract[dict[str, Any]]):
 
 class _ReadOnly(OrderedDict[str, object]):
     """A mapping that can be compared and copied, as `MappingProxyType` cannot."""
+
+
+def test_a_plain_dict_carries_a_context_through_any_queue() -> None:
+    """T-04, T-05: what a job of an unknown queue needs is a dict in it, and no broker."""
+    jobs: SimpleQueue[str] = SimpleQueue()
+    context = full_context()
+    carrier: dict[str, str] = {}
+    W3C.inject(carrier, context)
+    jobs.put(json.dumps({"trace": carrier}))
+
+    received = W3C.extract(json.loads(jobs.get())["trace"])
+
+    assert received is not None
+    assert received.to_traceparent() == context.to_traceparent()
+    assert (received.trace_state, received.baggage) == (context.trace_state, context.baggage)
 
 
 def test_a_read_only_mapping_is_read_and_copied() -> None:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 
 import pytest
 
+from contract.contexts import TRACEPARENT
 from contract.delivery import Delivery
-from contract.receiving import HandlerError
+from contract.receiving import SENDER, HandlerError
 from spakky.tracing.context import TraceContext
 from spakky.tracing.error import WrongUseError
 from spakky.tracing.recorder import MemoryRecorder
@@ -107,6 +108,7 @@ class HandlerContract(Delivery):
             assert await self.decorate(handler)(await self.message()) is not None
 
     async def test_decorating_twice_is_decorating_once(self) -> None:
+        """A-13, T-02: one scope, one span."""
         recorder = MemoryRecorder()
 
         async def handle(message: Any) -> None: ...
@@ -115,6 +117,21 @@ class HandlerContract(Delivery):
         await decorated(await self.message())
 
         assert len(recorder.spans) == 1
+
+    async def test_what_is_sent_in_a_scope_of_the_handler_has_that_scope_as_parent(self) -> None:
+        """A-17: not the sender's context, and not that of the processing."""
+
+        async def handle(message: Any) -> tuple[TraceContext, Any]:
+            processing = TraceContext.get()
+            assert processing is not None
+            with TraceContext.use(processing.child()) as scope:
+                assert scope is not None
+                return scope, self.integration.headers()
+
+        scope, headers = await self.decorate(handle)(await self.deliver({"traceparent": TRACEPARENT}))
+        reply = self.integration.context_from(await self.deliver_native(headers))
+
+        assert (reply.trace_id, reply.span_id) == (SENDER.trace_id, scope.span_id)
 
     async def test_a_handler_that_gets_no_message_is_told_so(self) -> None:
         async def handle(value: bytes) -> None: ...

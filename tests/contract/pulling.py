@@ -77,6 +77,7 @@ class PullingContract(Delivery):
         assert seen == [None, None, None]
 
     async def test_a_break_puts_back_what_was_there(self, loop: str) -> None:
+        """A-05: what follows the loop is not part of the message."""
         messages = await self.messages(2)
         source = messages if loop == "sync" else source_of(messages)
 
@@ -119,7 +120,7 @@ class PullingContract(Delivery):
         assert TraceContext.get() is None
 
     async def test_an_iteration_closed_by_another_task_puts_back_what_was_there(self, loop: str) -> None:
-        """P-09, P-10: nothing is logged, and neither task keeps or loses a context."""
+        """A-07, P-09, P-10: nothing is logged, and neither task keeps or loses a context."""
         iteration = self.iterate(await self.messages(2), loop)
         with TraceContext.use(TraceContext.new_root()) as before:
             await step(iteration)
@@ -131,7 +132,7 @@ class PullingContract(Delivery):
     async def test_a_message_finished_in_another_context_alters_neither(
         self, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """K-14, P-09: received in one Context and finished in another."""
+        """A-07, K-14, P-09: received in one Context and finished in another."""
         processing = self.integration.process(await self.deliver({"traceparent": TRACEPARENT}))
         other = contextvars.copy_context()
         other.run(TraceContext.set, SENDER)

@@ -71,7 +71,7 @@ class ReceivingContract(ABC):
         assert not context.is_remote
 
     async def test_trace_state_and_baggage_arrive(self, way: str) -> None:
-        """K-10: baggage together with a context."""
+        """A-06, K-10: baggage together with a context."""
         context = await self.seen(
             way, {"traceparent": TRACEPARENT, "tracestate": "a=1,b=2", "baggage": "tenant=acme"}
         )
@@ -110,7 +110,7 @@ class ReceivingContract(ABC):
     async def test_a_hostile_header_starts_a_new_trace_and_says_why_once(
         self, way: str, hostile: object, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """K-04, K-07, P-08: of any type and any bytes."""
+        """A-02, K-04, K-07, P-08: of any type and any bytes."""
         caplog.set_level(logging.DEBUG, logger="spakky.tracing")
 
         context = await self.seen(way, {"traceparent": hostile, "tracestate": "a=1"})
@@ -121,7 +121,7 @@ class ReceivingContract(ABC):
         assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
     async def test_a_hostile_trace_state_leaves_the_trace_whole(self, way: str, hostile: object) -> None:
-        """K-04: a bad tracestate or baggage costs itself only."""
+        """A-02, K-04: a bad tracestate or baggage costs itself only."""
         context = await self.seen(
             way, {"traceparent": TRACEPARENT, "tracestate": hostile, "baggage": hostile}
         )
@@ -137,7 +137,7 @@ class ReceivingContract(ABC):
             assert TraceContext.get() is before
 
     async def test_after_an_error_the_context_before_is_back(self, way: str) -> None:
-        """P-09: restored, not cleared."""
+        """A-08, P-09: restored, not cleared."""
 
         def fail() -> None:
             raise HandlerError
@@ -230,11 +230,13 @@ class ReceivingContract(ABC):
         assert context is ambient
 
     async def test_a_propagator_that_fails_does_not_fail_the_handler(self, way: str) -> None:
+        """A-08: the handler runs, once."""
         context = await self.seen(way, {"traceparent": TRACEPARENT}, propagator=BrokenPropagator())
 
         assert context.parent_span_id is None
 
     async def test_a_tracer_that_fails_does_not_fail_the_handler(self, way: str) -> None:
+        """A-08: the handler runs, once."""
         context = await self.seen(way, {"traceparent": TRACEPARENT}, tracer=BrokenTracer())
 
         assert context.trace_id == SENDER.trace_id

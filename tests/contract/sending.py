@@ -89,15 +89,26 @@ class SendingContract(ABC):
         assert texts(wire, "tracestate") == texts(wire, "baggage") == []
 
     async def test_trace_state_and_baggage_are_sent(self, way: str) -> None:
-        """K-10: baggage leaves together with the context."""
+        """A-21, K-10: baggage leaves together with the context."""
         with TraceContext.use(full_context()):
             wire = await self.sent(way)
 
         assert texts(wire, "tracestate") == ["congo=t61"]
         assert texts(wire, "baggage") == ["tenant=acme"]
 
+    async def test_what_is_written_is_flat_ascii(self, way: str) -> None:
+        """A-19: text or its bytes, no number and no table."""
+        context = TraceContext.new_root(baggage=Baggage({"customer": "J\xfcrgen"}))
+
+        with TraceContext.use(context):
+            wire = await self.sent(way)
+
+        values = [value for name in ("traceparent", "baggage") for value in wire[name]]
+        assert len(values) == 2
+        assert all(isinstance(value, (str, bytes)) and value.isascii() for value in values)
+
     async def test_headers_of_the_caller_stay_as_they_were(self, way: str) -> None:
-        """K-03: whatever they are, a list, a dict or an object with more in it."""
+        """A-10, K-03: whatever they are, a list, a dict or an object with more in it."""
         headers = self.native({"traceparent": STALE, "app": "1"})
         before = copy.deepcopy(headers)
 
@@ -108,7 +119,7 @@ class SendingContract(ABC):
         assert type(headers) is type(before)
 
     async def test_shared_headers_get_the_context_of_each_send(self, way: str) -> None:
-        """K-03: the same headers object in several sends."""
+        """A-10, K-03: the same headers object in several sends."""
         headers = self.native({"app": "1"})
         for _ in range(3):
             with TraceContext.use(TraceContext.new_root()) as context:
@@ -118,7 +129,7 @@ class SendingContract(ABC):
             assert texts(wire, "traceparent") == [context.to_traceparent()]
 
     async def test_stale_fields_are_replaced_or_taken_out(self, way: str) -> None:
-        """K-02, K-30, P-03: one of each field, in any casing, and nothing stale."""
+        """A-11, K-02, K-30, P-03: one of each field, in any casing, and nothing stale."""
         stale = {"traceparent": STALE, "Tracestate": "old=1", "baggage": "old=1"}
 
         with TraceContext.use(TraceContext.new_root()) as context:
@@ -146,7 +157,7 @@ class SendingContract(ABC):
         assert TraceContext.get() is None
 
     async def test_outside_a_trace_a_valid_context_of_the_caller_is_kept(self, way: str) -> None:
-        """P-02: the policy for what is there where no context is current."""
+        """A-11, P-02: the policy for what is there where no context is current."""
         carried = {"traceparent": TRACEPARENT, "tracestate": "a=1", "baggage": "user=7"}
 
         wire = await self.sent(way, self.native(carried))
@@ -154,7 +165,7 @@ class SendingContract(ABC):
         assert {name: texts(wire, name) for name in carried} == {k: [v] for k, v in carried.items()}
 
     async def test_outside_a_trace_a_malformed_context_is_replaced(self, way: str) -> None:
-        """P-02, P-03: with the trace state that belonged to it."""
+        """A-11, P-02, P-03: with the trace state that belonged to it."""
         wire = await self.sent(way, self.native({"traceparent": "00-what-is-this-01", "tracestate": "a=1"}))
 
         (sent,) = texts(wire, "traceparent")
@@ -196,6 +207,7 @@ class SendingContract(ABC):
         assert [each for each in gc.get_objects() if isinstance(each, Publishing)] == []
 
     async def test_concurrent_sends_do_not_mix(self, way: str) -> None:
+        """A-10: although they share their headers."""
         shared = self.native({"app": "1"})
 
         async def send_in_own_trace() -> str:

@@ -279,6 +279,7 @@ class TestReceivingOnRedis(TestReceiving):
 
 class TestHooking:
     def test_hooking_twice_is_hooking_once(self, desk: Desk) -> None:
+        """A-13, T-02: one traceparent, one span."""
         before, recorder = receivers(), MemoryRecorder()
 
         celery.install(desk.app, tracer=recorder)
@@ -299,6 +300,7 @@ class TestHooking:
         assert list(arrived(desk)) == ["traceparent"]
 
     def test_an_app_that_is_unhooked_is_as_it_was(self) -> None:
+        """A-13: nothing is left."""
         app = Celery("plain", set_as_current=False)
         before, attributes = receivers(), dict(vars(app))
 
@@ -310,6 +312,7 @@ class TestHooking:
         assert vars(app) == attributes
 
     def test_an_app_that_is_unhooked_sends_as_before(self, desk: Desk) -> None:
+        """A-13: without a context."""
         with hooked(desk.app):
             pass
         with TraceContext.use(TraceContext.new_root()):

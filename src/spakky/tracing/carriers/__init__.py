@@ -49,9 +49,9 @@ UNKNOWN: Final = Delivery()
 
 
 def count_in(value: object) -> int | None:
-    """Return *value* as a count, `None` if it is none: an `int` that is not negative, or up to 9 digits."""
+    """Return *value* as a count, `None` if it is none: a number of up to 9 digits, also as text."""
     if isinstance(value, int) and not isinstance(value, bool):
-        return value if value >= 0 else None
+        return value if 0 <= value < 10**_MOST_DIGITS else None
     text = readable(value)
     if text is None or len(text) > _MOST_DIGITS or not (text.isascii() and text.isdigit()):
         return None

@@ -11,8 +11,9 @@ Facts:
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from spakky.tracing._text import readable
@@ -46,34 +47,45 @@ class AmqpCarrier(MappingCarrier):
 CARRIER: Final = AmqpCarrier()
 
 # Reasons in `x-death` for which a consumer was handed the message and did not take it.
-_FAILURES: Final = frozenset({"rejected", "delivery_limit"})
+_REJECTED: Final = "rejected"
+_GIVEN_UP: Final = "delivery_limit"
+
+_SIZE_OF_PREFIX: Final = 5  # the type of a value and, of what is long, its length
+_SIZE_OF_NUMBER: Final = 9  # at most, with its type
+_LARGER_THAN_ANY_FRAME: Final = 2**22
+
+_START: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_LAST_SECOND: Final = 2**32 - 1  # pamqp, which aio-pika uses, takes a larger number for milliseconds
+_MOST_NANOSECONDS: Final = 2**63 - 1  # what backends store
 
 
 def delivery_from(headers: object, *, is_redelivered: bool | None, timestamp: object = None) -> Delivery:
     """Return what a message says of its way.
 
-    The number of its attempt counts the rejections before (`x-death`), how often a quorum queue handed it
-    out (`x-delivery-count`) and how often applications sent it on (`x-retry-count`). A message that is
-    redelivered without any of these is not the first attempt, and does not say which.
+    The number of its attempt counts what was rejected before (`x-death`), what a quorum queue handed out
+    before (`x-delivery-count`) and what applications have sent on (`x-retry-count`). It is not known of a
+    message that a classic queue hands out again, or that a quorum queue gave up at its delivery limit.
 
     Args:
         headers: Its header table; anything else has nothing to say.
         is_redelivered: The flag of that name; `None` if it is not known.
-        timestamp: The property of that name, in seconds since 1970 or as a `datetime`; what RabbitMQ itself
-            writes in milliseconds (`timestamp_in_ms`) is more exact and comes first.
+        timestamp: The property of that name, in seconds since 1970 or as a `datetime`; a number that would be
+            after the year 2106 is taken for milliseconds. What RabbitMQ itself writes in milliseconds
+            (`timestamp_in_ms`) is more exact and comes first.
     """
     table: Mapping[Any, Any] = headers if isinstance(headers, Mapping) else {}
     deaths = _deaths(table.get("x-death"))
-    failures = sum(count for reason, count in deaths if reason in _FAILURES)
+    rejected, given_up = _count_of(deaths, _REJECTED), _count_of(deaths, _GIVEN_UP)
     retry_count = count_in(table.get(RETRY_COUNT)) or 0
-    earlier = failures + retry_count + (count_in(table.get("x-delivery-count")) or 0)
+    requeued = _requeued(table, is_redelivered=is_redelivered)
+    exact = _moment(table.get("timestamp_in_ms"))
     return Delivery(
-        attempt=None if is_redelivered and not earlier else earlier + 1,
+        attempt=None if requeued is None or given_up else rejected + retry_count + requeued + 1,
         death_count=sum(count for _, count in deaths),
         is_redelivered=is_redelivered,
-        sent_unix_nano=_unix_nano(table.get("timestamp_in_ms"), timestamp),
+        sent_unix_nano=_moment(timestamp) if exact is None else exact,
         retry_count=retry_count,
-        follows_failure=failures + retry_count > 0,
+        follows_failure=rejected + given_up + retry_count > 0,
     )
 
 
@@ -84,67 +96,92 @@ def destination_of(exchange: object, routing_key: object) -> str:
         exchange: Its name; empty, or what is not text, for the default exchange.
         routing_key: The key; clients hand out `bytes` for one that is not UTF-8, and some take them.
     """
-    return ":".join(part for part in (readable(exchange), readable(routing_key)) if part) or "amq.default"
+    return ":".join(_given(exchange, routing_key)) or "amq.default"
 
 
 def names_of(exchange: object, routing_key: object) -> tuple[str, ...]:
     """Return the names by which options may choose: both, the routing key (maybe a queue's), the exchange."""
-    both = destination_of(exchange, routing_key)
-    parts = (readable(routing_key), readable(exchange))
-    return (both, *(part for part in parts if part and part != both))
+    return tuple(dict.fromkeys([destination_of(exchange, routing_key), *_given(routing_key, exchange)]))
 
 
 def room_in(frame_size: int) -> int:
-    """Return how many bytes of a frame are left for headers, in bytes, beside all other properties.
+    """Return how many bytes of a frame are left for headers.
 
-    A message's properties must fit into one frame (AMQP 0-9-1, section 4.2.6). Besides the frame's own 8
-    bytes and the 14 of the content header, this keeps space for the 9 short strings and 11 bytes of numbers
-    that other properties may take.
+    The properties of a message must fit into one frame (AMQP 0-9-1, section 4.2.6). Besides the frame's own 8
+    bytes, the 14 of the content header and the length of the table, this keeps the space of all other
+    properties at their longest: 10 short strings and 10 bytes of numbers. Mostly they are shorter, so that
+    the broker can add its own headers (`x-death`) and still deliver the message.
+
+    Args:
+        frame_size: What client and broker agreed on (`frame_max`), in bytes; 0 for no limit.
     """
-    return frame_size - 8 - 14 - 9 * 256 - 11 - 4
+    return frame_size - 8 - 14 - 4 - 10 * 256 - 10 if frame_size else sys.maxsize
 
 
 def size_of(headers: Mapping[Any, Any]) -> int:
-    """Return how many bytes *headers* take on the wire at most (AMQP 0-9-1, section 4.2.5)."""
-    return sum(1 + _size_of_text(name) + _size_of_value(value) for name, value in headers.items())
+    """Return how many bytes *headers* take on the wire at most (AMQP 0-9-1, section 4.2.5).
+
+    It counts no further than a frame can be large, so a table that contains itself has a size, too.
+    """
+    size = 0
+    values: list[object] = [headers]
+    while values and size < _LARGER_THAN_ANY_FRAME:
+        value = values.pop()
+        if isinstance(value, Mapping):
+            size += _SIZE_OF_PREFIX + sum(1 + _length_of(name) for name in value)
+            values.extend(value.values())
+        elif isinstance(value, (list, tuple)):
+            size += _SIZE_OF_PREFIX
+            values.extend(value)
+        elif isinstance(value, (str, bytes, bytearray)):
+            size += _SIZE_OF_PREFIX + _length_of(value)
+        else:
+            size += _SIZE_OF_NUMBER
+    return size - _SIZE_OF_PREFIX
 
 
-_SIZE_OF_NUMBER: Final = 9
+def _length_of(value: object) -> int:
+    """Return the bytes of a text as the most tolerant client (py-amqp) writes it; 0 if it is none."""
+    if isinstance(value, str):
+        return len(value) if value.isascii() else len(value.encode("utf-8", "surrogatepass"))
+    return len(value) if isinstance(value, (bytes, bytearray)) else 0
 
 
-def _size_of_text(text: object) -> int:
-    """Return the bytes of a `str`, `bytes` or `bytearray`; 0 for what no client takes for text."""
-    if isinstance(text, str):
-        return len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
-    return len(text) if isinstance(text, (bytes, bytearray)) else 0
+def _given(*names: object) -> list[str]:
+    return [text for name in names if (text := readable(name))]
 
 
-def _size_of_value(value: object) -> int:
-    """Return the size of a field value with its type and, of what is long, its length."""
-    if isinstance(value, (str, bytes, bytearray)):
-        return 5 + _size_of_text(value)
-    if isinstance(value, Mapping):
-        return 5 + size_of(value)
-    if isinstance(value, (list, tuple)):
-        return 5 + sum(map(_size_of_value, value))
-    return _SIZE_OF_NUMBER
-
-
-def _deaths(value: object) -> list[tuple[object, int]]:
+def _deaths(value: object) -> list[tuple[str | None, int]]:
     """Return reason and count of each entry of `x-death`; an entry without a count is one death."""
     entries: Sequence[object] = value if isinstance(value, (list, tuple)) else ()
     return [
-        (entry.get("reason"), 1 if (count := count_in(entry.get("count"))) is None else count)
+        (readable(entry.get("reason")), 1 if (count := count_in(entry.get("count"))) is None else count)
         for entry in entries
         if isinstance(entry, Mapping)
     ]
 
 
-def _unix_nano(milliseconds: object, timestamp: object) -> int | None:
-    if (exact := count_in(milliseconds)) is not None:
-        return exact * 1_000_000
-    if isinstance(timestamp, datetime):
-        aware = timestamp if timestamp.tzinfo else timestamp.replace(tzinfo=UTC)
-        return int(aware.timestamp()) * 1_000_000_000
-    seconds = count_in(timestamp)
-    return None if seconds is None else seconds * 1_000_000_000
+def _count_of(deaths: list[tuple[str | None, int]], wanted: str) -> int:
+    return sum(count for reason, count in deaths if reason == wanted)
+
+
+def _requeued(table: Mapping[Any, Any], *, is_redelivered: bool | None) -> int | None:
+    """Return how often a queue handed the message out before, `None` if that is not known.
+
+    The count of a message that is not redelivered was forwarded with the headers of another one.
+    """
+    if is_redelivered is False:
+        return 0
+    return count_in(table.get("x-delivery-count")) or (None if is_redelivered else 0)
+
+
+def _moment(value: object) -> int | None:
+    """Return a moment in nanoseconds since 1970; `None` if *value* is none, or none that backends store."""
+    if isinstance(value, datetime):
+        aware = value if value.utcoffset() is not None else value.replace(tzinfo=UTC)
+        nanoseconds = (aware - _START) // timedelta(microseconds=1) * 1_000
+    elif isinstance(value, int) and not isinstance(value, bool):
+        nanoseconds = value * (1_000_000_000 if value <= _LAST_SECOND else 1_000_000)
+    else:
+        return None
+    return nanoseconds if 0 <= nanoseconds <= _MOST_NANOSECONDS else None

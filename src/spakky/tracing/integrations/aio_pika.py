@@ -41,12 +41,13 @@ from spakky.tracing.error import WrongUseError
 
 try:
     from aio_pika.abc import AbstractChannel, AbstractExchange, AbstractIncomingMessage, AbstractQueue
+    from aiormq.abc import DeliveredMessage
     from wrapt import ObjectProxy
 except ModuleNotFoundError as error:
     raise_missing_extra("aio-pika", {"aio_pika", "wrapt"}, error)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import AsyncIterator, Callable, Generator
     from types import TracebackType
     from typing import Unpack
 
@@ -100,10 +101,10 @@ context_from = _VERBS.context_from
 def wrap(target: WrappedT, **options: Unpack[Options]) -> WrappedT:
     """Return an exchange, queue or channel that carries the current context; *target* itself stays as it is.
 
-    An exchange carries it in what it publishes. A queue runs the callbacks that it is given by `consume` in
-    the context of their messages. A channel gives out such exchanges and queues, so that what is built upon
-    it (`aio_pika.patterns.RPC`, `Master`) is covered on both sides. Everything else is *target*'s own.
-    Wrapping what is wrapped replaces its options.
+    An exchange carries it in what it publishes; a message that the broker returns is recorded as rejected. A
+    queue runs the callbacks that it is given by `consume` in the context of their messages. A channel gives
+    out such exchanges and queues, so that what is built upon it (`aio_pika.patterns.RPC`, `Master`) is
+    covered on both sides. Everything else is *target*'s own. Wrapping what is wrapped replaces its options.
 
     Args:
         target: An exchange, queue or channel, robust or not.
@@ -133,17 +134,43 @@ class _Exchange(ObjectProxy):  # type: ignore[type-arg] # wrapt 2.1 cannot be su
         super().__init__(exchange)
         self._self_sender = Sender(_CLIENT, settings)
 
-    async def publish(self, message: AbstractMessage, routing_key: str, **arguments: Any) -> Any:
-        name = self.__wrapped__.name
+    async def publish(
+        self, message: AbstractMessage, routing_key: str, *arguments: Any, **options: Any
+    ) -> Any:
+        exchange: AbstractExchange = self.__wrapped__
         with self._self_sender.publish(
             message.headers,
-            destination_of(name, routing_key),
-            names=names_of(name, routing_key),
-            room=await _room(self.__wrapped__),
+            destination_of(exchange.name, routing_key),
+            names=names_of(exchange.name, routing_key),
+            room=await _room(exchange),
         ) as publishing:
-            if publishing.context is not None:
-                message = _with_headers(message, publishing.headers)
-            return await self.__wrapped__.publish(message, routing_key, **arguments)
+            headers = publishing.headers
+            sent = message if headers is message.headers else _Message(message, headers)
+            result = await exchange.publish(cast("AbstractMessage", sent), routing_key, *arguments, **options)
+            if isinstance(result, DeliveredMessage):  # the broker found no queue for it
+                publishing.end_as("rejected")
+            return result
+
+
+class _Message(ObjectProxy):  # type: ignore[type-arg] # wrapt 2.1 cannot be subscripted
+    """A message with other headers: its sender may share it, and a received one is locked."""
+
+    headers: HeadersType | None = None
+
+    def __init__(self, message: AbstractMessage, headers: HeadersType) -> None:
+        super().__init__(message)
+        self.headers = headers
+
+    @property
+    def properties(self) -> Any:
+        properties = copy.copy(self.__wrapped__.properties)
+        properties.headers = self.headers
+        return properties
+
+    def __copy__(self) -> AbstractMessage:
+        copied = copy.copy(self.__wrapped__)
+        copied.headers = self.headers
+        return cast("AbstractMessage", copied)
 
 
 class _Queue(ObjectProxy):  # type: ignore[type-arg] # wrapt 2.1 cannot be subscripted
@@ -155,6 +182,10 @@ class _Queue(ObjectProxy):  # type: ignore[type-arg] # wrapt 2.1 cannot be subsc
 
     async def consume(self, callback: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         return await self.__wrapped__.consume(handles_message(self._self_receiver, callback), *args, **kwargs)
+
+    def __aiter__(self) -> AsyncIterator[AbstractIncomingMessage]:
+        messages: AsyncIterator[AbstractIncomingMessage] = aiter(self.__wrapped__)
+        return messages
 
 
 class _Channel(ObjectProxy):  # type: ignore[type-arg] # wrapt 2.1 cannot be subscripted
@@ -206,17 +237,15 @@ _WRAPPERS: Final[tuple[tuple[type[Any], Callable[[Any, Settings], object]], ...]
 
 
 async def _room(exchange: AbstractExchange) -> int | None:
-    """Return the room for headers in a frame of the exchange's connection, `None` if that is not known."""
+    """Return the room for headers in a frame of the exchange's connection, `None` if that is not known.
+
+    A channel that is closed is not asked: where it waits to be open again, publishing raises at once.
+    """
     channel: AbstractChannel | None = getattr(exchange, "channel", None)
-    try:
-        underlay = await channel.get_underlay_channel() if channel is not None else None
-    except Exception:  # noqa: BLE001 - publishing itself says what is wrong with the channel
+    if channel is None or channel.is_closed:
         return None
-    return room_in(underlay.connection.connection_tune.frame_max) if underlay is not None else None
-
-
-def _with_headers(message: AbstractMessage, headers: HeadersType) -> AbstractMessage:
-    """Return a copy of *message*: its sender may share it, and a received one is locked."""
-    copied: Any = copy.copy(message)
-    copied.headers = headers
-    return cast("AbstractMessage", copied)
+    try:
+        underlay = await channel.get_underlay_channel()
+        return room_in(underlay.connection.connection_tune.frame_max)
+    except Exception:  # noqa: BLE001 - it is closed since; publishing says so
+        return None
