@@ -200,11 +200,11 @@ class SendingContract(ABC):
             assert TraceContext.get() is context
 
     async def test_nothing_is_kept_of_a_message_that_is_sent(self, way: str) -> None:
-        before = publishings()
+        before = kept(Publishing)
         with TraceContext.use(full_context()):
             await self.sent(way, tracer=MemoryRecorder())
 
-        assert [each for each in publishings() if not any(each is other for other in before)] == []
+        assert [each for each in kept(Publishing) if not any(each is other for other in before)] == []
 
     async def test_concurrent_sends_do_not_mix(self, way: str) -> None:
         """A-10: although they share their headers."""
@@ -295,10 +295,10 @@ class SendingContract(ABC):
         assert texts(wire, "baggage") == ["tenant=acme"]
 
 
-def publishings() -> list[object]:
-    """Return the messages on their way out that something still holds."""
+def kept(kind: type[object]) -> list[object]:
+    """Return the objects of a *kind* that something still holds."""
     gc.collect()
-    return [each for each in gc.get_objects() if isinstance(each, Publishing)]
+    return [each for each in gc.get_objects() if isinstance(each, kind)]
 
 
 def texts(wire: Wire, name: str) -> list[str]:
