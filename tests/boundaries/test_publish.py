@@ -308,6 +308,30 @@ def test_a_send_that_fails_is_recorded_and_raises_its_own_error(error: BaseExcep
     assert [span.outcome for span in recorder.spans] == [outcome]
 
 
+def test_the_first_word_on_how_a_sending_ended_counts() -> None:
+    class CountingSpan:
+        def __init__(self, context: TraceContext) -> None:
+            self.context = context
+            self.outcomes: list[Any] = []
+
+        def end(self, outcome: Any, error: BaseException | None = None) -> None:
+            self.outcomes.append(outcome)
+
+    class CountingTracer:
+        def __init__(self) -> None:
+            self.spans: list[CountingSpan] = []
+
+        def start(self, operation: Any) -> CountingSpan:
+            self.spans.append(CountingSpan(operation.context))
+            return self.spans[-1]
+
+    tracer = CountingTracer()
+    with sender(tracer=tracer).publish(None, "orders") as publishing:
+        publishing.end_as("rejected")
+
+    assert [span.outcomes for span in tracer.spans] == [["rejected"]]
+
+
 class TooLargeError(Exception):
     """A client's refusal."""
 

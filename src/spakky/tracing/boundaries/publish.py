@@ -271,8 +271,8 @@ class Publishing(Generic[HeadersT]):
         )
 
     def end(self, error: BaseException | None = None) -> None:
-        """Say how the sending ended."""
-        end_span(self._span, outcome_of(error), error)
+        """Say how the sending ended; only the first word on that counts."""
+        self._end(outcome_of(error), error)
 
     @property
     def is_recorded(self) -> bool:
@@ -281,7 +281,11 @@ class Publishing(Generic[HeadersT]):
 
     def end_as(self, outcome: Outcome) -> None:
         """Say how the sending ended where no exception tells."""
-        end_span(self._span, outcome)
+        self._end(outcome)
+
+    def _end(self, outcome: Outcome, error: BaseException | None = None) -> None:
+        span, self._span = self._span, None
+        end_span(span, outcome, error)
 
     def end_with(self, delivery: asyncio.Future[ResultT]) -> asyncio.Future[ResultT]:
         """Let the sending end when *delivery* is done.
