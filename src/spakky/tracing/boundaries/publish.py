@@ -212,6 +212,7 @@ class Publishing(Generic[HeadersT]):
         self._span = span
         self._sender = sender
         self._destination = destination
+        self._has_ended = False
         self._is_lighter = False
 
     def fit(self, room: int | None) -> None:
@@ -284,8 +285,9 @@ class Publishing(Generic[HeadersT]):
         self._end(outcome)
 
     def _end(self, outcome: Outcome, error: BaseException | None = None) -> None:
-        span, self._span = self._span, None
-        end_span(span, outcome, error)
+        if not self._has_ended:
+            self._has_ended = True
+            end_span(self._span, outcome, error)
 
     def end_with(self, delivery: asyncio.Future[ResultT]) -> asyncio.Future[ResultT]:
         """Let the sending end when *delivery* is done.
