@@ -196,7 +196,7 @@ class Publishing(Generic[HeadersT]):
         context: The context in them, `None` if sending is switched off or there is no room for it.
     """
 
-    __slots__ = ("_destination", "_is_lighter", "_sender", "_span", "context", "headers")
+    __slots__ = ("_destination", "_has_ended", "_is_lighter", "_sender", "_span", "context", "headers")
 
     def __init__(
         self,
