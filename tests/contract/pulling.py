@@ -7,10 +7,13 @@ import contextlib
 import contextvars
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from contract.contexts import TRACEPARENT
 from contract.delivery import Delivery, source_of
 from contract.receiving import SENDER
 from spakky.tracing.context import TraceContext
+from spakky.tracing.error import WrongUseError
 from spakky.tracing.recorder import MemoryRecorder
 
 if TYPE_CHECKING:
@@ -162,6 +165,15 @@ class PullingContract(Delivery):
         (span,) = recorder.spans
         assert span.trace_id == trace_id
         assert [link.trace_id for link in span.links] == [self.trace_id_in(message) for message in messages]
+
+    async def test_a_message_is_neither_a_batch_nor_a_source(self) -> None:
+        message = await self.deliver({})
+        got = f", got {type(message).__name__}$"
+
+        with pytest.raises(WrongUseError, match=f"^this takes a list of received .*{got}"):
+            self.integration.process_batch(message)
+        with pytest.raises(WrongUseError, match=rf"^iterate\(\) takes what .*{got}"):
+            self.integration.iterate(message)
 
     async def test_an_empty_batch_changes_nothing(self) -> None:
         recorder = MemoryRecorder()

@@ -118,11 +118,12 @@ def iteration_over(
     """Return the iteration over *source*, of its own kind.
 
     Raises:
-        WrongUseError: *source* is not iterable in either way.
+        WrongUseError: *source* is not iterable in either way, or is itself a message.
     """
-    if isinstance(source, AsyncIterable):
-        return AsyncIteration(receiver, source)
-    if isinstance(source, Iterable) and not isinstance(source, (str, bytes, bytearray, memoryview)):
-        return Iteration(receiver, source)
+    if not receiver.client.recognizes(source):  # a message may be a tuple
+        if isinstance(source, AsyncIterable):
+            return AsyncIteration(receiver, source)
+        if isinstance(source, Iterable) and not isinstance(source, (str, bytes, bytearray, memoryview)):
+            return Iteration(receiver, source)
     message = f"iterate() takes what `async for` or `for` takes, got {type(source).__name__}"
     raise WrongUseError(message)
