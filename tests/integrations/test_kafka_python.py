@@ -463,7 +463,7 @@ class TestProducer:
         assert [(span.name, span.outcome) for span in recorder.spans] == [(f"send {topic.name}", "ok")]
 
     def test_a_send_that_the_broker_refuses_is_recorded_and_raised(
-        self, topic: Topic, fresh: Clients
+        self, topic: Topic, fresh: Clients, apache_kafka_address: str
     ) -> None:
         """K-22: the error propagates unchanged, and the span sees it."""
         recorder = MemoryRecorder()
@@ -1010,14 +1010,12 @@ def reader_of_the_last(clients: Clients, topic: Topic, count: int, **settings: A
 
 
 def poll(consumer: Any, count: int) -> dict[TopicPartition, list[ConsumerRecord]]:
-    """Return what one poll returns once *count* records of one partition are there to be fetched."""
-    (partition,) = consumer.assignment()
-    start = consumer.position(partition)
-    while True:
-        consumer.seek(partition, start)
-        polled: dict[TopicPartition, list[ConsumerRecord]] = consumer.poll(SECONDS * 1000)
-        if len(polled[partition]) == count:
-            return polled
+    """Return *count* records as `poll` does, which may need several calls for them."""
+    polled: dict[TopicPartition, list[ConsumerRecord]] = {}
+    while sum(map(len, polled.values())) < count:
+        for partition, records in consumer.poll(SECONDS * 1000).items():
+            polled.setdefault(partition, []).extend(records)
+    return polled
 
 
 def poll_until_assigned(consumer: Any) -> None:
