@@ -110,8 +110,9 @@ def _suitable(name: str, function: str) -> Any:
         return celery.Celery(set_as_current=False)
     if (name, function) in SUITABLE:
         module, _, cls = SUITABLE[name, function].rpartition(".")
-        wanted = getattr(importlib.import_module(module), cls)
-        return wanted.__new__(wanted)
+        wanted: type[Any] = getattr(importlib.import_module(module), cls)
+        unmade: type[Any] = type(cls, (wanted,), {"__del__": lambda self: None})  # it has nothing to close
+        return object.__new__(unmade)
     if function == "TraceMiddleware":
         return print
     return None

@@ -286,6 +286,25 @@ class PullingContract(Delivery):
         ):
             batch.process(object())
 
+    async def test_the_messages_of_several_partitions_are_iterated_over(self) -> None:
+        one, other, last = await self.messages(3)
+
+        seen = [
+            (message, current_trace_id())
+            for message in self.integration.iterate({0: [one, other], 1: [last]})
+        ]
+
+        assert seen == [(message, self.trace_id_in(message)) for message in (one, other, last)]
+
+    async def test_a_message_is_neither_a_batch_nor_a_source(self) -> None:
+        message = await self.deliver({})
+        got = f", got {type(message).__name__}$"
+
+        with pytest.raises(WrongUseError, match=f"^this takes a list of received .*{got}"):
+            self.integration.process_batch(message)
+        with pytest.raises(WrongUseError, match=rf"^iterate\(\) takes what .*{got}"):
+            self.integration.iterate(message)
+
     async def test_an_empty_batch_changes_nothing(self) -> None:
         """K-33: a poll that returns nothing."""
         recorder = MemoryRecorder()

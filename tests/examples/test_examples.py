@@ -38,6 +38,10 @@ def test_a_message_is_consumed_in_the_trace_in_which_it_was_produced(kafka_addre
     assert_one_trace(output_of("confluent_kafka_example", KAFKA_BOOTSTRAP_SERVERS=kafka_address))
 
 
+def test_a_record_of_kafka_python_is_received_in_the_trace_in_which_it_was_sent(kafka_address: str) -> None:
+    assert_one_trace(output_of("kafka_python_example", KAFKA_BOOTSTRAP_SERVERS=kafka_address))
+
+
 def test_a_message_is_received_in_the_trace_in_which_it_was_published(amqp_url: str) -> None:
     assert_one_trace(output_of("aio_pika_example", AMQP_URL=amqp_url))
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Generic, Self
 
 from spakky.tracing.boundaries.client import MessageT
 from spakky.tracing.boundaries.outcome import outcome_of
+from spakky.tracing.boundaries.process import messages_in
 from spakky.tracing.error import WrongUseError
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from spakky.tracing.boundaries.process import Processing, Receiver
+    from spakky.tracing.boundaries.process import Batch, Processing, Receiver
     from spakky.tracing.tracer import Outcome
 
 __all__ = ["AsyncIteration", "Iteration", "iteration_over"]
@@ -111,16 +112,19 @@ class Iteration(_Loop[MessageT], Iterator[MessageT]):
 
 
 def iteration_over(
-    receiver: Receiver[MessageT], source: AsyncIterable[MessageT] | Iterable[MessageT]
+    receiver: Receiver[MessageT], source: AsyncIterable[MessageT] | Batch[MessageT]
 ) -> AsyncIteration[MessageT] | Iteration[MessageT]:
     """Return the iteration over *source*, of its own kind.
 
     Raises:
-        WrongUseError: *source* is not iterable in either way.
+        WrongUseError: *source* is not iterable in either way, or is itself a message.
     """
     if isinstance(source, AsyncIterable):
         return AsyncIteration(receiver, source)
-    if isinstance(source, Iterable) and not isinstance(source, (str, bytes, bytearray, memoryview)):
-        return Iteration(receiver, source)
+    messages = messages_in(source) if isinstance(source, Mapping) else source
+    is_text = isinstance(messages, (str, bytes, bytearray, memoryview))
+    is_message = receiver.client.recognizes(messages)  # which may be a tuple
+    if isinstance(messages, Iterable) and not is_text and not is_message:
+        return Iteration(receiver, messages)
     message = f"iterate() takes what `async for` or `for` takes, got {type(source).__name__}"
     raise WrongUseError(message)

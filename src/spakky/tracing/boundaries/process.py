@@ -85,9 +85,9 @@ class Receiver(Generic[MessageT]):
             batch: Messages, or a mapping whose values are sequences of messages.
 
         Raises:
-            WrongUseError: This is neither, or there is something else in it.
+            WrongUseError: This is neither, or there is something else in it, or it is itself a message.
         """
-        messages = messages_in(batch)
+        messages = None if self.client.recognizes(batch) else messages_in(batch)  # it may be a tuple
         if messages is None:
             sentence = f"this takes a list of received {self.client.expected}, got {type(batch).__name__}"
             raise WrongUseError(sentence)

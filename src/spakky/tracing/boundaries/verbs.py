@@ -132,16 +132,15 @@ class Verbs(Generic[MessageT, HeadersT]):
         self, source: AsyncIterable[MessageT], **options: Unpack[ReceiveOptions]
     ) -> AsyncIteration[MessageT]: ...
     @overload
+    def iterate(self, source: Batch[MessageT], **options: Unpack[ReceiveOptions]) -> Iteration[MessageT]: ...
     def iterate(
-        self, source: Iterable[MessageT], **options: Unpack[ReceiveOptions]
-    ) -> Iteration[MessageT]: ...
-    def iterate(
-        self, source: AsyncIterable[MessageT] | Iterable[MessageT], **options: Unpack[ReceiveOptions]
+        self, source: AsyncIterable[MessageT] | Batch[MessageT], **options: Unpack[ReceiveOptions]
     ) -> AsyncIteration[MessageT] | Iteration[MessageT]:
         """Return the messages of *source*, each loop body in the context of its message.
 
         Args:
-            source: A consumer of the client library, or any iterable of messages, async or not.
+            source: A consumer of the client library, or any iterable of messages, async or not; also a
+                mapping with sequences of messages as values.
             **options: See `ReceiveOptions`.
 
         Returns:

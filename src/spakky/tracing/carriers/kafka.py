@@ -5,6 +5,7 @@ Facts:
   order is kept from producer to consumer (KIP-82).
 - aiokafka's encoder takes exactly a `list` of `tuple` of `str` and `bytes` or `None`, and hands records out
   with a `tuple` of them, `()` for none. confluent-kafka also takes a dict, and hands `None` out for none.
+  kafka-python takes such a list, sends no null, and hands a list out.
 - The broker counts no attempts. Spring's retry topics write `retry_topic-attempts`, the number of the attempt
   as a big-endian integer of 1 or 4 bytes (`DeadLetterPublishingRecovererFactory` of spring-kafka).
 - Of a repeated name the last value counts (`Headers.lastHeader` of Kafka's own client). So a record that was
