@@ -98,10 +98,11 @@ def room_in(frame_size: int) -> int:
 
 
 def size_of(headers: Mapping[str, Any]) -> int:
-    """Return how many bytes *headers* take on the wire at most (AMQP 0-9-1, section 4.2.5)."""
-    return sum(
-        1 + len(name.encode("utf-8", "replace")) + _size_of_value(value) for name, value in headers.items()
-    )
+    """Return how many bytes *headers* take on the wire at most (AMQP 0-9-1, section 4.2.5).
+
+    What no client sends counts as something, so that it is for the client to refuse.
+    """
+    return sum(1 + _size_of_text(name) + _size_of_value(value) for name, value in headers.items())
 
 
 _SIZE_OF_NUMBER: Final = 9
@@ -109,15 +110,20 @@ _SIZE_OF_NUMBER: Final = 9
 
 def _size_of_value(value: object) -> int:
     """Return the size of a field value with its type and, of what is long, its length."""
-    if isinstance(value, str):
-        return 5 + (len(value) if value.isascii() else len(value.encode("utf-8", "replace")))
-    if isinstance(value, (bytes, bytearray)):
-        return 5 + len(value)
+    if isinstance(value, (str, bytes, bytearray)):
+        return 5 + _size_of_text(value)
     if isinstance(value, Mapping):
         return 5 + size_of(value)
     if isinstance(value, (list, tuple)):
         return 5 + sum(map(_size_of_value, value))
     return _SIZE_OF_NUMBER
+
+
+def _size_of_text(text: object) -> int:
+    """Return the size of a name or of a long string; py-amqp encodes surrogates too and hands out names as bytes."""
+    if isinstance(text, str):
+        return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+    return len(text) if isinstance(text, (bytes, bytearray)) else 0
 
 
 def _deaths(value: object) -> list[tuple[object, int]]:
