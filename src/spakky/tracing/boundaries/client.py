@@ -35,8 +35,8 @@ class Client(Generic[MessageT, HeadersT]):
 
     Attributes:
         system: The messaging system, such as `kafka`.
-        message_system: Gets it from a received message where one client library serves several; `system` unless
-            given.
+        message_system: Gets the system of a received message, where a client library serves several; `system`
+            unless given.
         carrier: The header shape of its wire format.
         message_type: The class of a received message.
         message_name: What to call a message in a sentence; the name of its class unless given.

@@ -86,7 +86,6 @@ class Sender(Generic[HeadersT]):
         *,
         names: Sequence[str] = (),
         name: str | None = None,
-        system: str | None = None,
         room: int | None = None,
     ) -> Publishing[HeadersT]:
         """Return the sending of a message, a `with` block around the client's own call.
@@ -96,7 +95,6 @@ class Sender(Generic[HeadersT]):
             destination: Where it is sent to, for people.
             names: What options may call the destination besides.
             name: The name of the sending; `send` and the destination unless given.
-            system: The messaging system; that of the client library unless given.
             room: How many bytes the headers may take, as the client counts their size; `None` if that is as
                 usual.
 
@@ -109,10 +107,10 @@ class Sender(Generic[HeadersT]):
         current = TraceContext.get()
         carried = self._carried(current, headers)
         if carried is not None:
-            span = self._span(carried.child(), carried, destination, name, system)
+            span = self._span(carried.child(), carried, destination, name)
             return Publishing(headers, carried, span)
         context = current.child() if current else self._root(headers)
-        span = self._span(context, current, destination, name, system)
+        span = self._span(context, current, destination, name)
         sent = span.context if span else current or context
         publishing = Publishing(self._written(headers, sent), sent, span, self, destination)
         publishing.fit(self._client.room if room is None else room)
@@ -162,7 +160,6 @@ class Sender(Generic[HeadersT]):
         parent: TraceContext | None,
         destination: str,
         name: str | None = None,
-        system: str | None = None,
         links: tuple[TraceContext, ...] = (),
     ) -> Recording | None:
         tracer = self._policy.active_tracer()
@@ -173,7 +170,7 @@ class Sender(Generic[HeadersT]):
             lambda: Operation(
                 name=name or f"send {destination}",
                 kind="producer",
-                system=system or self._client.system,
+                system=self._client.system,
                 destination=destination,
                 context=context,
                 parent=parent,

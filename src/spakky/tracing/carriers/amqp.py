@@ -120,7 +120,7 @@ def _size_of_value(value: object) -> int:
 
 
 def _size_of_text(text: object) -> int:
-    """Return the size of a name or of a long string; py-amqp encodes surrogates too and hands out names as bytes."""
+    """Return the size of a name or of a text; py-amqp takes surrogates too, and names that are bytes."""
     if isinstance(text, str):
         return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
     return len(text) if isinstance(text, (bytes, bytearray)) else 0
