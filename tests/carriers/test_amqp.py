@@ -5,10 +5,11 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from amqp.serialization import dumps  # type: ignore[import-untyped] # no py.typed
 from pamqp import commands, frame, header
 
 from spakky.tracing.baggage import Baggage
-from spakky.tracing.carriers.amqp import CARRIER
+from spakky.tracing.carriers.amqp import CARRIER, size_of
 from spakky.tracing.context import TraceContext
 from spakky.tracing.testing import CarrierContract
 from spakky.tracing.trace_state import TraceState
@@ -109,3 +110,24 @@ def test_the_death_history_of_a_message_stays_as_it_is() -> None:
 
     assert over_the_wire(headers)["x-death"] == history
     assert headers["x-death"] is history
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"app": "1", "text": "ä€😀", "\udcff": "\ud800", b"\xff": b"\xff"},
+        {"a": 7, "b": 2**40, "c": 1.5, "d": True, "e": None, "f": Decimal("1.5"), "g": SOME_DAY},
+        {"nested": {"list": [1, "two", {"deep": None}], "table": {"ä": b"x" * 300}}},
+    ],
+    ids=["empty", "text", "numbers", "nested"],
+)
+def test_headers_are_never_larger_than_they_are_counted(headers: dict[Any, Any]) -> None:
+    """py-amqp takes the most types and the widest texts; the length of the table itself is not counted."""
+    exact = len(dumps("F", [headers])) - 4
+
+    assert exact <= size_of(headers) <= exact + 8 * 7
+
+
+def test_what_no_client_sends_has_some_size() -> None:
+    assert size_of({7: object(), None: {1, 2}}) > 0  # type: ignore[dict-item]

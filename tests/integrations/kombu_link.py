@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from struct import pack
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 from uuid import uuid4
 
@@ -100,7 +100,7 @@ class SmallFrames:
         host, port = self._listener.getsockname()
         self.url = parts._replace(netloc=f"{parts.username}:{parts.password}@{host}:{port}").geturl()
 
-    def __enter__(self) -> SmallFrames:
+    def __enter__(self) -> Self:
         threading.Thread(target=self._serve, daemon=True).start()
         return self
 
@@ -114,6 +114,8 @@ class SmallFrames:
         client, _ = self._listener.accept()
         server = socket.create_connection(self._broker)
         self._sockets += [client, server]
+        for each in (client, server):
+            each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         threading.Thread(target=self._pass_on, args=(client, server), daemon=True).start()
         self._pass_on(server, client)
 

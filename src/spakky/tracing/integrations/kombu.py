@@ -52,12 +52,13 @@ except ModuleNotFoundError as error:
     raise_missing_extra("kombu", {"kombu", "wrapt"}, error)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Unpack
+    from collections.abc import Callable, Iterable
+    from typing import Protocol, Unpack
 
     from kombu.connection import Connection
 
-    from spakky.tracing.boundaries.options import Settings
+    from spakky.tracing.boundaries.iteration import Iteration
+    from spakky.tracing.boundaries.options import ReceiveOptions, Settings
     from spakky.tracing.carriers import Delivery
 
 __all__ = [
@@ -77,6 +78,17 @@ __all__ = [
 WrappedT = TypeVar("WrappedT", bound=Producer | Consumer)
 _Received: TypeAlias = Message | tuple[Any, Message]
 _Headers: TypeAlias = dict[str, Any]
+_ReceivedT = TypeVar("_ReceivedT", bound=_Received)
+
+if TYPE_CHECKING:
+
+    class _Iterate(Protocol):
+        """Messages or pairs: what comes out is of the type that goes in."""
+
+        def __call__(
+            self, source: Iterable[_ReceivedT], **options: Unpack[ReceiveOptions]
+        ) -> Iteration[_ReceivedT]: ...
+
 
 _BODY_AND_MESSAGE: Final = 2
 
@@ -161,7 +173,7 @@ headers = _VERBS.headers
 retry_headers = _VERBS.retry_headers
 consumer = _VERBS.consumer
 batch_consumer = _VERBS.batch_consumer
-iterate = _VERBS.iterate
+iterate = cast("_Iterate", _VERBS.iterate)
 process = _VERBS.process
 process_batch = _VERBS.process_batch
 context_from = _VERBS.context_from
