@@ -612,6 +612,12 @@ class TestProducer:
         assert sent == sorted(sent, reverse=True)
         assert set(sent) == {True, False}
 
+    def test_without_frames_there_is_no_limit(self, redis_link: Link) -> None:
+        producer = kombu.wrap(Producer(redis_link.channel))
+        producer.publish("value", routing_key=redis_link.name, headers={"x": "x" * 200_000})
+
+        assert list(redis_link.message().headers) == ["x", "traceparent"]
+
     def test_names_that_are_bytes_can_be_sent_on(self, link: Link) -> None:
         """A-18: py-amqp hands a name that is no UTF-8 out as bytes, and takes it so."""
         message = link.deliver({b"\xff": "1", "\udcff": "\udcff"})
@@ -681,7 +687,7 @@ class TestProducer:
 
     def test_a_wrong_call_raises_as_with_the_client(self, link: Link) -> None:
         producer = Producer(link.channel)
-        wrong: list[tuple[tuple[str, ...], dict[str, Any]]] = [
+        wrong: list[tuple[tuple[Any, ...], dict[str, Any]]] = [
             ((), {}),
             (("value", "key"), {"routing_key": "key"}),
         ]
