@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 from uuid import uuid4
 
+from kombu.common import eventloop
 from kombu.entity import Queue
 from kombu.messaging import Producer
 
@@ -53,12 +54,12 @@ class Link:
         return self.message()
 
     def drain_until(self, done: Callable[[], object]) -> None:
-        """Let callbacks run until *done*."""
-        end = time.monotonic() + PATIENCE
-        while not done():
-            with contextlib.suppress(TimeoutError):
-                self.connection.drain_events(timeout=1)
-            assert time.monotonic() < end, "nothing arrived"
+        """Let callbacks run until *done*, as a program of kombu does."""
+        for _ in eventloop(self.connection, limit=int(PATIENCE), timeout=1, ignore_timeouts=True):
+            if done():
+                return
+        message = "nothing arrived"
+        raise AssertionError(message)
 
 
 def message_in(queue: Any, *, no_ack: bool = True) -> Message:

@@ -846,6 +846,7 @@ class TestConsumer:
             channel = link.connection.channel()
             link.channel.close()
             consumer.revive(channel)
+            consumer.consume()
             Producer(channel).publish("v", routing_key=link.name, headers={"traceparent": TRACEPARENT})
             link.drain_until(lambda: seen)
         link.channel = channel
