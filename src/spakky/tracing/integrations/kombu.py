@@ -183,9 +183,9 @@ def wrap(target: WrappedT, **options: Unpack[Options]) -> WrappedT:
     """Return a producer or consumer that carries the current context; *target* itself stays as it is.
 
     A producer carries it in what it publishes, however often that is retried; one from a pool is wrapped each
-    time that it is acquired, and that of a `SimpleQueue` may be replaced by a wrapped one. A consumer runs its
-    callbacks or its `on_message` in the contexts of their messages; it is wrapped before it consumes. Everything
-    else is *target*'s own. Wrapping what is wrapped replaces its options.
+    time that it is acquired, and that of a `SimpleQueue` may be replaced by a wrapped one. A consumer runs
+    its callbacks or its `on_message` in the contexts of their messages; it is wrapped before it consumes.
+    Everything else is *target*'s own. Wrapping what is wrapped replaces its options.
 
     Args:
         target: A producer or a consumer, on any transport.
