@@ -361,6 +361,16 @@ def test_without_a_tracer_nothing_is_recorded_and_with_one_everything_is_said() 
     assert (span.outcome, span.error, span.attempt) == ("ok", None, 2)
 
 
+def test_a_client_library_that_serves_several_systems_tells_which_one_a_message_came_by() -> None:
+    recorder = MemoryRecorder()
+    client = replace(CLIENT, message_system=lambda parcel: f"{parcel.queue} post")
+
+    with Receiver(client, Settings(ReceiveOptions, {"tracer": recorder})).process(Parcel(queue="night")):
+        pass
+
+    assert [span.system for span in recorder.spans] == ["night post"]
+
+
 def test_a_recorded_link_names_the_sender() -> None:
     recorder, sent = MemoryRecorder(), full_context()
 

@@ -35,6 +35,8 @@ class Client(Generic[MessageT, HeadersT]):
 
     Attributes:
         system: The messaging system, such as `kafka`.
+        message_system: Gets the system of a received message, where a client library serves several; `system`
+            unless given.
         carrier: The header shape of its wire format.
         message_type: The class of a received message.
         message_name: What to call a message in a sentence; the name of its class unless given.
@@ -56,6 +58,7 @@ class Client(Generic[MessageT, HeadersT]):
     """
 
     system: str
+    message_system: Callable[[MessageT], str] | None = None
     carrier: ICarrier[HeadersT]
     message_type: type[Any]
     message_name: str = ""
@@ -89,6 +92,10 @@ class Client(Generic[MessageT, HeadersT]):
             return self.among(arguments)
         found = next((each for each in arguments if self.recognizes(each)), None)
         return cast("MessageT | None", found)
+
+    def system_of(self, message: MessageT) -> str:
+        """Return the messaging system that *message* came by."""
+        return self.message_system(message) if self.message_system is not None else self.system
 
     def names_of(self, message: MessageT) -> Sequence[str]:
         """Return the names by which options choose for *message*, the most exact one first."""

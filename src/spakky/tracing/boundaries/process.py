@@ -233,7 +233,7 @@ class Processing(Generic[MessageT]):
         return Operation(
             name=client.name(first),
             kind=client.kind,
-            system=client.system,
+            system=client.system_of(first),
             destination=client.destination(first),
             context=related.context,
             parent=related.parent,
