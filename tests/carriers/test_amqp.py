@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from amqp.serialization import dumps as encode_as_kombu  # type: ignore[import-untyped] # ships no py.typed
+from amqp.serialization import dumps as encode_as_kombu
 from pamqp import commands, encode, frame, header
 from pika.data import encode_table as encode_as_pika
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pika
 import pytest
-from amqp.exceptions import MessageNacked  # type: ignore[import-untyped] # no py.typed
+from amqp.exceptions import MessageNacked
 from kombu import pools
 from kombu.common import itermessages
 from kombu.connection import Connection
