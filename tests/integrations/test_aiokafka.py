@@ -564,7 +564,6 @@ class TestProducer:
         batch.close()
 
         assert batch.append(key=None, value=b"1", timestamp=None) is None
-        assert batch.closed()
         assert [span.outcome for span in recorder.spans] == ["rejected"]
 
     async def test_a_batch_leaves_no_trace_in_the_baggage_of_what_is_sent_next(self, topic: Topic) -> None:
