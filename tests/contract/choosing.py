@@ -189,9 +189,7 @@ class ChoosingContract(Delivery):
 
     @pytest.mark.parametrize("enabled", [0, None, "no", {"orders": "no"}])
     async def test_what_is_neither_on_nor_off_is_refused(self, enabled: Any) -> None:
-        with pytest.raises(
-            WrongUseError, match=r"^enabled= takes True, False or a mapping of names"
-        ):
+        with pytest.raises(WrongUseError, match=r"^enabled= takes True, False or a mapping of names"):
             self.integration.configure(enabled=enabled)
 
     async def test_an_unknown_option_is_not_configured(self) -> None:

@@ -24,7 +24,7 @@ PATIENCE = 10
 
 
 class Topic:
-    """A topic, a producer for it and a consumer of it."""
+    """A topic, a producer for it and a consumer of what is sent from now on."""
 
     def __init__(
         self, address: str, name: str, producer: AIOKafkaProducer, consumer: AIOKafkaConsumer
@@ -80,22 +80,29 @@ class Topic:
             yield consumer
 
 
+def new_name() -> str:
+    return f"orders-{uuid4().hex}"
+
+
 @contextlib.asynccontextmanager
-async def open_topic(address: str, partitions: int = 1, **configs: object) -> AsyncIterator[Topic]:
-    """Make a topic and open a producer and a consumer for it."""
-    name = f"orders-{uuid4().hex}"
+async def open_topic(
+    address: str, name: str | None = None, partitions: int = 1, **configs: object
+) -> AsyncIterator[Topic]:
+    """Open a producer for a topic and a consumer at its end; the topic is made where it is not there."""
+    name = name or new_name()
     if partitions > 1 or configs:
         await create(address, name, partitions, configs)
-    consumer = AIOKafkaConsumer(bootstrap_servers=address, auto_offset_reset="earliest")
-    # It asks for the metadata of the new topic until they are there, at these intervals.
+    consumer = AIOKafkaConsumer(bootstrap_servers=address)
+    # It asks for the metadata of a new topic until they are there, at these intervals.
     async with AIOKafkaProducer(bootstrap_servers=address, retry_backoff_ms=5) as producer, consumer:
         numbers = await producer.partitions_for(name)
         consumer.assign([TopicPartition(name, number) for number in numbers])
+        await consumer.seek_to_end()
         yield Topic(address, name, producer, consumer)
 
 
 async def create(address: str, name: str, partitions: int, configs: dict[str, object]) -> None:
-    """Create a topic with settings of its own, such as `max.message.bytes`."""
+    """Create a topic with settings of its own, such as `max.message.bytes`, if it is not there."""
     admin = AIOKafkaAdminClient(bootstrap_servers=address)
     await admin.start()
     try:

@@ -23,7 +23,7 @@ from contract.pulling import PullingContract
 from contract.receiving import SENDER
 from contract.retrying import RetryingContract
 from contract.sending import SendingContract, Wire
-from integrations.aiokafka_topic import Record, Topic, current, open_topic, texts_of, trace_ids
+from integrations.aiokafka_topic import Record, Topic, current, new_name, open_topic, texts_of, trace_ids
 from spakky.tracing.context import TraceContext
 from spakky.tracing.error import WrongUseError
 from spakky.tracing.integrations import aiokafka
@@ -36,9 +36,20 @@ if TYPE_CHECKING:
 LIMIT = 200_000
 
 
+@pytest.fixture(scope="module")
+def topic_name() -> str:
+    """One topic for all tests, each of which starts at its end: a broker with thousands of topics is slow."""
+    return new_name()
+
+
+@pytest.fixture(scope="module")
+def small_topic_name() -> str:
+    return new_name()
+
+
 @pytest.fixture
-async def topic(kafka_address: str) -> AsyncIterator[Topic]:
-    async with open_topic(kafka_address) as topic:
+async def topic(kafka_address: str, topic_name: str) -> AsyncIterator[Topic]:
+    async with open_topic(kafka_address, topic_name) as topic:
         yield topic
 
 
@@ -112,8 +123,8 @@ class TestFittingWhatTheBrokerTakes(Sending, FittingContract):
     largest = LIMIT - 100
 
     @pytest.fixture(name="topic")
-    async def small_topic(self, apache_kafka_address: str) -> AsyncIterator[Topic]:
-        async with open_topic(apache_kafka_address, max_message_bytes=LIMIT) as topic:
+    async def small_topic(self, apache_kafka_address: str, small_topic_name: str) -> AsyncIterator[Topic]:
+        async with open_topic(apache_kafka_address, small_topic_name, max_message_bytes=LIMIT) as topic:
             yield topic
 
 
