@@ -92,8 +92,9 @@ async def open_topic(
     name = name or new_name()
     if partitions > 1 or configs:
         await create(address, name, partitions, configs)
-    consumer = AIOKafkaConsumer(bootstrap_servers=address)
-    # It asks for the metadata of a new topic until they are there, at these intervals.
+    # The mock cluster answers a fetch that came before the record no sooner than after this wait.
+    consumer = AIOKafkaConsumer(bootstrap_servers=address, fetch_max_wait_ms=20)
+    # The producer asks for the metadata of a new topic until they are there, at these intervals.
     async with AIOKafkaProducer(bootstrap_servers=address, retry_backoff_ms=5) as producer, consumer:
         numbers = await producer.partitions_for(name)
         consumer.assign([TopicPartition(name, number) for number in numbers])
