@@ -24,7 +24,7 @@ PATIENCE = 10
 
 
 class Topic:
-    """A topic, a producer for it and a consumer of its first partition."""
+    """A topic, a producer for it and a consumer of what is sent from now on."""
 
     def __init__(
         self, address: str, name: str, producer: AIOKafkaProducer, consumer: AIOKafkaConsumer
@@ -41,21 +41,17 @@ class Topic:
     async def records(self, count: int) -> list[Record]:
         return [await self.record() for _ in range(count)]
 
-    async def batch(self, count: int) -> dict[TopicPartition, list[Record]]:
-        """Return what `getmany` returns for *count* records that are there, in one call."""
-        async with asyncio.timeout(PATIENCE):
-            await self.consumer.seek_to_beginning(self.partition)
-            while (
-                len((batches := await self.consumer.getmany(timeout_ms=PATIENCE * 1000))[self.partition])
-                < count
-            ):
-                await self.consumer.seek_to_beginning(self.partition)
-        return batches
+    async def batch(self, *headers: dict[str, Any]) -> dict[TopicPartition, list[Record]]:
+        """Send records with *headers* in one batch of the bare client, and return what one `getmany` gets."""
+        batch = self.producer.create_batch()
+        for each in headers:
+            batch.append(key=None, value=b"value", timestamp=None, headers=pairs_of(each))
+        await (await self.producer.send_batch(batch, self.name, partition=0))
+        return await self.consumer.getmany(timeout_ms=PATIENCE * 1000)
 
     async def send(self, headers: dict[str, Any], value: bytes = b"value", partition: int = 0) -> None:
         """Send a record by the bare client; values that are text are encoded."""
-        pairs = [(name, each.encode() if isinstance(each, str) else each) for name, each in headers.items()]
-        await self.producer.send_and_wait(self.name, value, headers=pairs, partition=partition)
+        await self.producer.send_and_wait(self.name, value, headers=pairs_of(headers), partition=partition)
 
     async def send_traced(self, *values: bytes, partition: int = 0) -> list[TraceContext]:
         """Send a record for each value, each in a trace of its own, and return their contexts."""
@@ -84,23 +80,30 @@ class Topic:
             yield consumer
 
 
+def new_name() -> str:
+    return f"orders-{uuid4().hex}"
+
+
 @contextlib.asynccontextmanager
-async def open_topic(address: str, partitions: int = 1, **configs: object) -> AsyncIterator[Topic]:
-    """Make a topic and open a producer and a consumer for it."""
-    name = f"orders-{uuid4().hex}"
+async def open_topic(
+    address: str, name: str | None = None, partitions: int = 1, **configs: object
+) -> AsyncIterator[Topic]:
+    """Open a producer for a topic and a consumer at its end; the topic is made where it is not there."""
+    name = name or new_name()
     if partitions > 1 or configs:
         await create(address, name, partitions, configs)
-    consumer = AIOKafkaConsumer(bootstrap_servers=address, auto_offset_reset="earliest")
-    # It asks for the metadata of the new topic until they are there, at these intervals.
+    # The mock cluster answers a fetch that came before the record no sooner than after this wait.
+    consumer = AIOKafkaConsumer(bootstrap_servers=address, fetch_max_wait_ms=20)
+    # The producer asks for the metadata of a new topic until they are there, at these intervals.
     async with AIOKafkaProducer(bootstrap_servers=address, retry_backoff_ms=5) as producer, consumer:
-        await producer.partitions_for(name)
-        topic = Topic(address, name, producer, consumer)
-        consumer.assign([topic.partition])
-        yield topic
+        numbers = await producer.partitions_for(name)
+        consumer.assign([TopicPartition(name, number) for number in numbers])
+        await consumer.seek_to_end()
+        yield Topic(address, name, producer, consumer)
 
 
 async def create(address: str, name: str, partitions: int, configs: dict[str, object]) -> None:
-    """Create a topic with settings of its own, such as `max.message.bytes`."""
+    """Create a topic with settings of its own, such as `max.message.bytes`, if it is not there."""
     admin = AIOKafkaAdminClient(bootstrap_servers=address)
     await admin.start()
     try:
@@ -108,6 +111,11 @@ async def create(address: str, name: str, partitions: int, configs: dict[str, ob
         await admin.create_topics([NewTopic(name, partitions, 1, topic_configs=texts_of_configs)])
     finally:
         await admin.close()
+
+
+def pairs_of(headers: dict[str, Any]) -> list[tuple[str, Any]]:
+    """Return *headers* as the bare client takes them; text is encoded."""
+    return [(name, value.encode() if isinstance(value, str) else value) for name, value in headers.items()]
 
 
 def texts_of(record: Record, name: str) -> list[str]:
