@@ -138,6 +138,9 @@ class Verbs(Generic[MessageT, HeadersT]):
     ) -> AsyncIteration[MessageT] | Iteration[MessageT]:
         """Return the messages of *source*, each loop body in the context of its message.
 
+        A step that is taken in a task of its own, as `asyncio.wait_for(anext(...))` does before Python 3.12,
+        leaves the caller's task without the context: use `asyncio.timeout`.
+
         Args:
             source: A consumer of the client library, or any iterable of messages, async or not; also a
                 mapping with sequences of messages as values.
