@@ -57,8 +57,8 @@ __all__ = ["TraceMiddleware", "context_from"]
 
 _MARK: Final = "spakky_tracing_mark"  # on a message and on a command that a middleware of ours has taken
 
-# Of aiokafka and FastStream, by name: to import them would need a client that another broker does without.
-_TOO_LARGE: Final = frozenset({"MessageSizeTooLargeError", "BatchBufferOverflowException"})
+# Of aiokafka, FastStream and librdkafka, by name: only some of the clients are installed.
+_TOO_LARGE: Final = frozenset({"MessageSizeTooLargeError", "BatchBufferOverflowException", "MSG_SIZE_TOO_LARGE"})
 
 _OUTCOMES: Final[tuple[tuple[type[BaseException], Outcome], ...]] = (
     (AckMessage, "ok"),
@@ -353,4 +353,6 @@ def _is_ready(command: Any) -> bool:
 
 
 def _is_too_large(error: BaseException) -> bool:
-    return type(error).__name__ in _TOO_LARGE
+    """Tell a refusal of the size; confluent-kafka has one class for all errors, with a `KafkaError` in it."""
+    reason = error.args[0] if type(error).__name__ == "KafkaException" and error.args else None
+    return (type(error).__name__ if reason is None else reason.name()) in _TOO_LARGE
