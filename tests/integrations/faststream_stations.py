@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from abc import ABC, abstractmethod
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeVar
 from uuid import uuid4
 
 import aio_pika
@@ -14,10 +14,11 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka import TopicPartition as Partition
 from faststream import BaseMiddleware
 from faststream.confluent import KafkaBroker as ConfluentBroker
+from faststream.confluent import KafkaResponse as ConfluentResponse
 from faststream.confluent import KafkaRouter as ConfluentRouter
 from faststream.confluent import TopicPartition as ConfluentPartition
-from faststream.kafka import KafkaBroker, KafkaRouter, TopicPartition
-from faststream.rabbit import RabbitBroker, RabbitQueue, RabbitRouter
+from faststream.kafka import KafkaBroker, KafkaResponse, KafkaRouter, TopicPartition
+from faststream.rabbit import RabbitBroker, RabbitQueue, RabbitResponse, RabbitRouter
 
 from spakky.tracing.context import TraceContext
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from contract.sending import Wire
+
+HandlerT = TypeVar("HandlerT", bound="Callable[..., Any]")
 
 PATIENCE = 10
 LARGEST_BATCH = 60_000
@@ -62,7 +65,9 @@ class Stage:
         self._over = asyncio.Event()
 
     def __call__(self, msg: Any, /, *, context: Any) -> BaseMiddleware:
-        return BaseMiddleware(msg, context=context) if msg is None else _OnStage(msg, context=context, stage=self)
+        if context.get_local("handler_") is None:  # not on its way to a subscriber
+            return BaseMiddleware(msg, context=context)
+        return _OnStage(msg, context=context, stage=self)
 
     def step_off(self, error: BaseException | None) -> None:
         self.left = TraceContext.get()
@@ -97,6 +102,30 @@ class _OnStage(BaseMiddleware):
         return False
 
 
+class Decorator(Protocol):
+    def __call__(self, handler: HandlerT, /, **options: Any) -> HandlerT: ...
+
+
+class Subscriber(Decorator, Protocol):
+    """FastStream's own, as far as tests have to do with it."""
+
+    consumer: Any
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+    async def get_one(self, *, timeout: float) -> Any: ...  # noqa: ASYNC109 - FastStream's own
+
+    def __aiter__(self) -> AsyncIterator[Any]: ...
+
+
+class Publisher(Decorator, Protocol):
+    """FastStream's own, as far as tests have to do with it."""
+
+    async def publish(self, message: Any, **options: Any) -> Any: ...
+
+
 def make_current(context: TraceContext | None) -> None:
     if context is None:
         TraceContext.clear()
@@ -114,12 +143,14 @@ class Station(ABC):
         broker: The broker of FastStream, with `stage` and `switch` for middlewares.
         inbox: Where the bare client sends to and subscribers listen.
         outbox: Where FastStream publishes to and the bare client listens.
-        source: What options call the inbox.
+        system: What spans call the kind of broker.
         body: What a subscriber may run: FastStream keeps handlers and dependencies as long as the broker.
     """
 
     broker: Any
-    new_router: Any
+    new_router: ClassVar[Any]
+    new_response: ClassVar[Any]
+    system: str
     inbox: str
     outbox: str
 
@@ -134,8 +165,15 @@ class Station(ABC):
         self.body: Callable[[], None] = _nothing
 
     @abstractmethod
-    def subscriber(self, registrator: Any = None, **options: Any) -> Any:
+    def subscriber(self, registrator: Any = None, **options: Any) -> Subscriber:
         """Return a new subscriber of the inbox, at the broker or at a router."""
+
+    def publisher(self, registrator: Any = None, **options: Any) -> Publisher:
+        """Return a new publisher to the outbox, of the broker or of a router."""
+        publisher: Publisher = (registrator or self.broker).publisher(
+            self.outbox, persistent=False, **options
+        )
+        return publisher
 
     def router(self, *middlewares: Any) -> Any:
         """Return a new router of the broker."""
@@ -145,7 +183,10 @@ class Station(ABC):
 
     @abstractmethod
     async def deliver(self, headers: dict[str, Any], **properties: Any) -> None:
-        """Send a message to the inbox by the bare client, values in the client's own types or text."""
+        """Send a message to the inbox by the bare client, values in the client's own types or text.
+
+        What RabbitMQ has a property for is one more header in Kafka, where FastStream is concerned.
+        """
 
     @abstractmethod
     async def arrived(self) -> Wire:
@@ -160,18 +201,19 @@ class Station(ABC):
         """Forget what is in the outbox."""
 
     @contextlib.asynccontextmanager
-    async def running(self, subscriber: Any) -> AsyncIterator[Any]:
+    async def running(self, subscriber: Subscriber) -> AsyncIterator[None]:
         await subscriber.start()
         try:
             await self.ready(subscriber)
-            yield subscriber
+            yield
         finally:
             await subscriber.stop()
 
-    async def ready(self, subscriber: Any) -> None:
+    @abstractmethod
+    async def ready(self, subscriber: Subscriber) -> None:
         """Wait until *subscriber* gets what is delivered from now on, and nothing older."""
 
-    async def handle(self, subscriber: Any, headers: dict[str, Any], **properties: Any) -> None:
+    async def handle(self, subscriber: Subscriber, headers: dict[str, Any], **properties: Any) -> None:
         """Deliver one message to *subscriber* and wait until it is done with."""
         async with self.running(subscriber):
             await self.deliver(headers, **properties)
@@ -181,7 +223,10 @@ class Station(ABC):
 class KafkaStation(Station):
     """Kafka by aiokafka."""
 
-    new_router = KafkaRouter
+    new_router: ClassVar[Any] = KafkaRouter
+    options_of_batches: ClassVar[dict[str, Any]] = {}
+    new_response: ClassVar[Any] = KafkaResponse
+    system = "kafka"
 
     def __init__(self, address: str, **options: Any) -> None:
         super().__init__()
@@ -191,7 +236,7 @@ class KafkaStation(Station):
         self.broker = self.new_broker(address, **options)
 
     def new_broker(self, address: str, **options: Any) -> Any:
-        middlewares = [self.stage, self.switch]
+        middlewares: list[Any] = [self.stage, self.switch]
         return KafkaBroker(
             address, middlewares=middlewares, logger=None, max_batch_size=LARGEST_BATCH, **options
         )
@@ -210,24 +255,24 @@ class KafkaStation(Station):
         await self._consumer.stop()
         await self.producer.stop()
 
-    @property
-    def source(self) -> str:
-        return self.inbox
-
-    def subscriber(self, registrator: Any = None, **options: Any) -> Any:
+    def subscriber(self, registrator: Any = None, **options: Any) -> Subscriber:
         partitions = [TopicPartition(self.inbox, 0, declare=False)]
         registrator = registrator or self.broker
-        return registrator.subscriber(partitions=partitions, persistent=False, **options)
+        subscriber: Subscriber = registrator.subscriber(partitions=partitions, persistent=False, **options)
+        return subscriber
 
-    async def ready(self, subscriber: Any) -> None:
+    def concurrent_subscriber(self, count: int) -> Subscriber:
+        return self.subscriber(max_workers=count)
+
+    async def ready(self, subscriber: Subscriber) -> None:
         await subscriber.consumer.seek_to_end()
 
     async def deliver(self, headers: dict[str, Any], **properties: Any) -> None:
-        await self.deliver_pairs(list(headers.items()), **properties)
+        await self.deliver_pairs([*headers.items(), *properties.items()])
 
-    async def deliver_pairs(self, headers: list[tuple[str, Any]], value: bytes = b"value") -> None:
+    async def deliver_pairs(self, headers: list[tuple[str, Any]]) -> None:
         pairs = [(name, text.encode() if isinstance(text, str) else text) for name, text in headers]
-        await self.producer.send_and_wait(self.inbox, value, headers=pairs, partition=0)
+        await self.producer.send_and_wait(self.inbox, b"value", headers=pairs, partition=0)
 
     async def deliver_together(self, *headers: dict[str, Any]) -> None:
         """Send several records so that one fetch finds them."""
@@ -253,31 +298,40 @@ class KafkaStation(Station):
 class ConfluentStation(KafkaStation):
     """Kafka by confluent-kafka; the other end is aiokafka here too."""
 
-    new_router = ConfluentRouter
+    new_router: ClassVar[Any] = ConfluentRouter
+    options_of_batches: ClassVar[dict[str, Any]] = {"polling_interval": 0.05}
+    new_response: ClassVar[Any] = ConfluentResponse
 
     def new_broker(self, address: str, **options: Any) -> Any:
-        return ConfluentBroker(address, middlewares=[self.stage, self.switch], logger=None, **options)
+        middlewares: list[Any] = [self.stage, self.switch]
+        return ConfluentBroker(address, middlewares=middlewares, logger=None, **options)
 
-    def subscriber(self, registrator: Any = None, **options: Any) -> Any:
+    def subscriber(self, registrator: Any = None, **options: Any) -> Subscriber:
         partitions = [ConfluentPartition(self.inbox, 0, self._next_offset, declare=False)]
         registrator = registrator or self.broker
-        return registrator.subscriber(partitions=partitions, persistent=False, **options)
+        subscriber: Subscriber = registrator.subscriber(partitions=partitions, persistent=False, **options)
+        return subscriber
 
     _next_offset = 0
 
-    async def ready(self, subscriber: Any) -> None:
-        """Nothing to do: it starts at the offset behind the last delivered record."""
+    async def ready(self, subscriber: Subscriber) -> None:
+        """Nothing to do: it starts behind the last record."""
 
-    async def deliver_pairs(self, headers: list[tuple[str, Any]], value: bytes = b"value") -> None:
-        pairs = [(name, text.encode() if isinstance(text, str) else text) for name, text in headers]
-        metadata = await self.producer.send_and_wait(self.inbox, value, headers=pairs, partition=0)
-        self._next_offset = metadata.offset + 1
+    async def empty(self) -> None:
+        await super().empty()
+        (self._next_offset,) = (await self._consumer.end_offsets([Partition(self.inbox, 0)])).values()
+
+    async def deliver_pairs(self, headers: list[tuple[str, Any]]) -> None:
+        await super().deliver_pairs(headers)
+        self._next_offset += 1
 
 
 class RabbitStation(Station):
     """RabbitMQ."""
 
-    new_router = RabbitRouter
+    new_router: ClassVar[Any] = RabbitRouter
+    new_response: ClassVar[Any] = RabbitResponse
+    system = "rabbitmq"
 
     def __init__(self, url: str) -> None:
         super().__init__()
@@ -297,14 +351,19 @@ class RabbitStation(Station):
         await self.broker.stop()
         await self._connection.close()
 
-    @property
-    def source(self) -> str:
-        return self.inbox
-
-    def subscriber(self, registrator: Any = None, **options: Any) -> Any:
+    def subscriber(
+        self, registrator: Any = None, *, arguments: Any = None, routing_key: str = "", **options: Any
+    ) -> Subscriber:
         self.inbox = f"inbox-{uuid4().hex}"
-        queue = RabbitQueue(self.inbox, durable=False, auto_delete=True)
-        return (registrator or self.broker).subscriber(queue, persistent=False, **options)
+        queue = RabbitQueue(
+            self.inbox, durable=False, auto_delete=True, arguments=arguments, routing_key=routing_key
+        )
+        registrator = registrator or self.broker
+        subscriber: Subscriber = registrator.subscriber(queue, persistent=False, **options)
+        return subscriber
+
+    async def ready(self, subscriber: Subscriber) -> None:
+        """Nothing to do: its queue is new."""
 
     async def deliver(self, headers: dict[str, Any], **properties: Any) -> None:
         message = aio_pika.Message(b"value", headers=headers, timestamp=datetime.now(UTC), **properties)

@@ -10,15 +10,17 @@ the broker, by publishers, as a returned value or a reply, in batches and reques
 `StreamMessage`, or one of the client's own records beneath it (`message.raw_message`), of which a batch has
 several; headers are a dict. Facts:
 
-- FastStream makes one dict of text of a Kafka record's headers. Here they are read from the client's own record,
-  which has repeated ones and all bytes, and is there also where a `parser=` of the user makes another message.
-- A Kafka record with a header that is not UTF-8 or null reaches no handler: FastStream's parser raises, the error
-  is logged, and the next record comes (0.7.8). It is recorded as failed; a `parser=` of the user can save it.
-- What `get_one()`, `async for` and `request()` hand out is processed where no middleware is around it. Nothing is
-  made current there; `context_from` tells what such a message carries.
-- A returned value is published when the handler is over, and with it any scope that was opened in there.
-- An `aio_pika.Message` is published as it is, without the headers that are given along; so its own are replaced.
-- FastStream logs a message's end and error after its middlewares are left, so outside of the context.
+- FastStream makes one dict of text of a Kafka record's headers. Here they are read from the record itself,
+  which has repeated ones and all bytes, also where a `parser=` of the user makes another message of it.
+- A Kafka record with a header that is null or not UTF-8 reaches no handler: FastStream's parser raises,
+  that is logged, and the next record comes (0.7.8). It is recorded as failed; a `parser=` of the user can
+  save it.
+- What `get_one()`, `async for` and `request()` hand out is processed where no middleware is around it.
+  Nothing is made current there; `context_from` tells what such a message carries.
+- A returned value is published when the handler is over, and so is any scope that was opened in there.
+- An `aio_pika.Message` is published as it is, without headers that are given along; so its own are
+  replaced.
+- FastStream logs the end and the error of a message after its middlewares, so outside of the context.
 """
 
 from __future__ import annotations
@@ -58,7 +60,9 @@ __all__ = ["TraceMiddleware", "context_from"]
 _MARK: Final = "spakky_tracing_mark"  # on a message and on a command that a middleware of ours has taken
 
 # Of aiokafka, FastStream and librdkafka, by name: only some of the clients are installed.
-_TOO_LARGE: Final = frozenset({"MessageSizeTooLargeError", "BatchBufferOverflowException", "MSG_SIZE_TOO_LARGE"})
+_TOO_LARGE: Final = frozenset(
+    {"MessageSizeTooLargeError", "BatchBufferOverflowException", "MSG_SIZE_TOO_LARGE"}
+)
 
 _OUTCOMES: Final[tuple[tuple[type[BaseException], Outcome], ...]] = (
     (AckMessage, "ok"),
@@ -125,6 +129,15 @@ _RABBITMQ: Final[Client[Any, Any]] = Client(
     size=amqp.size_of,
     room=amqp.room_in(amqp.DEFAULT_FRAME_SIZE),
 )
+# A message that was made by hand, as in a test, has only what FastStream itself makes of headers.
+_OTHER: Final[Client[StreamMessage[Any], Any]] = Client(
+    system="",
+    carrier=mapping.CARRIER,
+    message_type=StreamMessage,
+    headers=lambda message: message.headers,
+    destination=lambda _: "",
+    name=lambda _: "",
+)
 # What FastStream sends to Kafka has a dict of text for headers.
 _KAFKA_COMMANDS: Final[Client[Any, Any]] = Client(
     system="kafka",
@@ -142,24 +155,21 @@ def _address(message: object) -> tuple[str | None, str | None]:
     return record.exchange, record.routing_key
 
 
-def context_from(
-    message: StreamMessage[Any] | object, **options: Unpack[ReceiveOptions]
-) -> TraceContext | None:
+def context_from(message: Any, **options: Unpack[ReceiveOptions]) -> TraceContext | None:
     """Return the context that *message* carries, `None` if there is none that can be used.
 
     Args:
         message: A `StreamMessage`, or a record of the client beneath it; nothing is made current. A batch
-            carries no context itself, its records (`message.raw_message`) do, as they may have several senders.
+            carries none itself, its records (`message.raw_message`) do: they may have several senders.
         **options: See `ReceiveOptions`.
 
     Raises:
-        WrongUseError: This is no message of Kafka or RabbitMQ, or an option is not known.
+        WrongUseError: This is no such message or record, or an option is not known.
     """
     settings = Settings(ReceiveOptions, options)
     if isinstance(message, StreamMessage) and _is_batch(message):
         return None
-    client = _RABBITMQ if _is_of_rabbitmq(message) else _KAFKA
-    return Receiver(client, settings).context_from(message)
+    return Receiver(_client_of(message) or _OTHER, settings).context_from(message)
 
 
 class TraceMiddleware:
@@ -190,6 +200,8 @@ class TraceMiddleware:
 
 class _Passage(BaseMiddleware[PublishCommand, Any]):
     """One message on its way to a handler and back, or one publishing."""
+
+    __slots__ = ("_error", "_has_taken", "_processing", "_settings", "_was_parsed")
 
     def __init__(self, message: Any | None, /, *, context: ContextRepo, settings: Settings) -> None:
         super().__init__(message, context=context)
