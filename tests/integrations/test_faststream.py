@@ -409,6 +409,23 @@ class Service(At):
         assert TraceContext.from_traceparent(texts(wire, "traceparent")[0]).trace_id == SENDER.trace_id
         assert headers == response.headers == {"app": "1", "traceparent": STALE}
 
+    async def test_the_command_of_a_middleware_around_stays_as_it_was(self) -> None:
+        commands: list[tuple[Any, dict[str, Any]]] = []
+
+        class KeepingMiddleware(BaseMiddleware):
+            async def publish_scope(self, call_next: Any, cmd: Any) -> Any:
+                before = dict(vars(cmd))
+                commands.append((cmd, before))
+                return await call_next(cmd)
+
+        router = self.station.router(KeepingMiddleware, faststream.TraceMiddleware())
+        await self.station.publisher(router).publish("value", headers={"app": "1"})
+
+        ((command, before),) = commands
+        assert vars(command) == before
+        assert command.headers == {"app": "1"}
+        assert texts(await self.station.arrived(), "traceparent")
+
     async def test_a_reply_is_sent_in_the_context_of_its_handler(self) -> None:
         """A-17 for replies."""
         recorder = self.traced()
@@ -713,8 +730,8 @@ class TestServiceByConfluent(OnConfluent, Service): ...
 class TestServiceOnRabbitMQ(OnRabbitMQ, Service): ...
 
 
-class Batches(At):
-    """Batches of Kafka, in both directions."""
+class OverKafka(At):
+    """Batches in both directions, and what is not waited for."""
 
     @property
     @abstractmethod
@@ -846,8 +863,19 @@ class Batches(At):
         for _ in range(2):
             assert texts(await self.station.arrived(), "traceparent") == [own.to_traceparent()]
 
+    async def test_a_send_that_nobody_waits_for_is_recorded_when_it_is_delivered(self) -> None:
+        recorder = MemoryRecorder()
+        self.station.switch.middleware = faststream.TraceMiddleware(tracer=recorder)
 
-class TestBatchesOnKafka(OnKafka, Batches):
+        delivery = await self.station.publish({}, no_confirm=True)
+        assert list(recorder.spans) == []
+        await delivery
+
+        assert [span.outcome for span in recorder.spans] == ["ok"]
+        assert texts(await self.station.arrived(), "traceparent")
+
+
+class TestOverKafka(OnKafka, OverKafka):
     async def test_a_batch_that_just_fits_is_sent_without_what_makes_it_too_large(self) -> None:
         """FastStream raises if a message finds no room in a batch; nothing is sent then."""
         heavy = TraceContext.new_root(baggage=Baggage({"tenant": "a" * 8_000}))
@@ -873,7 +901,7 @@ class TestBatchesOnKafka(OnKafka, Batches):
             )
 
 
-class TestBatchesByConfluent(OnConfluent, Batches): ...
+class TestOverKafkaByConfluent(OnConfluent, OverKafka): ...
 
 
 class TestKafkaHeaders(OnKafka):
