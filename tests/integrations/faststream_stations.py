@@ -244,9 +244,9 @@ class KafkaStation(Station):
     async def __aenter__(self) -> Self:
         await self.producer.start()
         await self._consumer.start()
-        for name in (self.inbox, self.outbox):
-            await self.producer.partitions_for(name)
-        self._consumer.assign([Partition(self.outbox, 0)])
+        await self.producer.partitions_for(self.inbox)
+        outbox = await self.producer.partitions_for(self.outbox)
+        self._consumer.assign([Partition(self.outbox, number) for number in outbox])
         await self.broker.start()
         return self
 
