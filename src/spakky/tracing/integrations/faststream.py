@@ -179,7 +179,8 @@ class TraceMiddleware:
     several that a message passes, the outermost counts, which is the broker's before a router's. The first in
     the list of middlewares sees what all others do.
 
-    Publishing by the broker itself passes the middlewares of the broker only.
+    Publishing by the broker itself passes the middlewares of the broker only. A function that is given as
+    `relation=` is called with the `StreamMessage`, or with each record of a batch.
     """
 
     def __init__(self, **options: Unpack[Options]) -> None:
