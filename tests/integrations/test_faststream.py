@@ -55,6 +55,7 @@ from integrations.faststream_stations import (
 )
 from spakky.tracing.baggage import Baggage
 from spakky.tracing.context import TraceContext
+from spakky.tracing.error import WrongUseError
 from spakky.tracing.integrations import faststream
 from spakky.tracing.propagator import ITracePropagator
 from spakky.tracing.recorder import MemoryRecorder
@@ -714,6 +715,30 @@ class Service(At):
         assert (own.parent_span_id, dict(own.baggage)) == (None, {})
         assert self.station.stage.left is self.station.stage.before
 
+    async def test_a_pulled_message_is_processed_in_its_context(self) -> None:
+        """A-03, A-04, K-09: what `get_one` and an iteration hand out, as long as its body runs."""
+        recorder = MemoryRecorder()
+        self.untraced()
+        subscriber = self.station.subscriber()
+        seen: list[TraceContext | None] = []
+
+        async with self.station.running(subscriber):
+            await self.station.deliver(SENT)
+            with faststream.process(await subscriber.get_one(timeout=5), tracer=recorder):
+                seen.append(TraceContext.get())
+                await self.station.publish({})
+            await self.station.deliver(SENT)
+            with faststream.process(await anext(aiter(subscriber)), relation="link", tracer=recorder):
+                seen.append(TraceContext.get())
+
+        child, linked = seen
+        assert child is not None
+        assert linked is not None
+        assert (child.parent_span_id, linked.parent_span_id) == (SENDER.span_id, None)
+        assert (await self.sent()).to_traceparent() == child.to_traceparent()
+        assert [len(span.links) for span in recorder.spans] == [0, 1]
+        assert TraceContext.get() is None
+
     async def test_a_pulled_message_has_its_context_and_nothing_is_current(self) -> None:
         """A-04 and K-09: it is processed where no middleware is, and not while it is received."""
         recorder = self.traced()
@@ -762,12 +787,15 @@ class OverKafka(At):
         seen: list[Any] = []
 
         async def handle(values: Any, message: Annotated[StreamMessage[Any], Context()]) -> None:
+            own = TraceContext.get()
             carried = [faststream.context_from(record) for record in message.raw_message]
-            seen.append((TraceContext.get(), carried, faststream.context_from(message)))
+            with faststream.process(message.raw_message[0]) as processing:
+                seen.append((own, carried, faststream.context_from(message), processing.context))
 
         await self.batch(handle, *({"traceparent": each.to_traceparent()} for each in senders), {})
 
-        ((own, carried, none),) = seen
+        ((own, carried, none, single),) = seen
+        assert single.parent_span_id == senders[0].span_id
         assert [each and each.span_id for each in carried] == [*(each.span_id for each in senders), None]
         assert none is None
         (span,) = recorder.spans
@@ -1282,6 +1310,17 @@ class TestInMemory:
         record.headers = (("traceparent", kind(TRACEPARENT)), ("null", None))
 
         assert faststream.context_from(record) == SENDER
+
+    async def test_an_empty_batch_changes_nothing(self) -> None:
+        with faststream.process([]) as processing:
+            assert TraceContext.get() is None
+
+        assert processing.context is None
+
+    @pytest.mark.parametrize("wrong", [[7], (None,)], ids=repr)
+    async def test_a_batch_of_something_else_is_refused(self, wrong: Any) -> None:
+        with pytest.raises(WrongUseError, match=r"^this takes a received StreamMessage, got "):
+            faststream.process(wrong)
 
     async def test_messages_of_another_broker_pass_through(self) -> None:
         middleware: Any = faststream.TraceMiddleware()(None, context=ContextRepo())

@@ -5,6 +5,9 @@ Usage:
     broker = KafkaBroker(..., middlewares=[faststream.TraceMiddleware()])
     broker = RabbitBroker(..., middlewares=[faststream.TraceMiddleware()])
 
+    async for message in subscriber:
+        with faststream.process(message): ...
+
 Subscribers run in the context of their messages, and all that is published carries the current context: by
 the broker, by publishers, as a returned value or a reply, in batches and requests. A message is a
 `StreamMessage`, or one of the client's own records beneath it (`message.raw_message`), of which a batch has
@@ -16,7 +19,7 @@ several; headers are a dict. Facts:
   that is logged, and the next record comes (0.7.8). It is recorded as failed; a `parser=` of the user can
   save it.
 - What `get_one()`, `async for` and `request()` hand out is processed where no middleware is around it.
-  Nothing is made current there; `context_from` tells what such a message carries.
+  Nothing is made current there but by `process`; `context_from` tells what such a message carries.
 - A returned value is published when the handler is over, and so is any scope that was opened in there.
 - An `aio_pika.Message` is published as it is, without headers that are given along; so its own are
   replaced.
@@ -55,7 +58,7 @@ if TYPE_CHECKING:
     from spakky.tracing.boundaries.process import Processing
     from spakky.tracing.tracer import Outcome
 
-__all__ = ["TraceMiddleware", "context_from"]
+__all__ = ["TraceMiddleware", "context_from", "process"]
 
 _MARK: Final = "spakky_tracing_mark"  # on a message and on a command that a middleware of ours has taken
 
@@ -172,6 +175,29 @@ def context_from(message: Any, **options: Unpack[ReceiveOptions]) -> TraceContex
     return Receiver(_client_of(message) or _OTHER, settings).context_from(message)
 
 
+def process(message: Any, **options: Unpack[ReceiveOptions]) -> Processing[Any]:
+    """Return a `with` block in which the context of *message* is current, where no handler is called with it.
+
+    Args:
+        message: What `get_one()`, `async for` or `request()` hands out, or one record of a batch.
+        **options: See `ReceiveOptions`.
+
+    Raises:
+        WrongUseError: This is no such message or record, or an option is not known.
+    """
+    return _processing_of(message, Settings(ReceiveOptions, options))
+
+
+def _processing_of(message: Any, settings: Settings) -> Processing[Any]:
+    """Return the processing of *message*, be it a batch or not.
+
+    Raises:
+        WrongUseError: This is no message that FastStream hands out.
+    """
+    receiver = Receiver(_client_of(message) or _OTHER, settings)
+    return receiver.process_batch(_record(message)) if _is_batch(message) else receiver.process(message)
+
+
 class TraceMiddleware:
     """A middleware for brokers and routers: what is consumed and published keeps its trace.
 
@@ -219,7 +245,7 @@ class _Passage(BaseMiddleware[PublishCommand, Any]):
         self._was_parsed = True
         if not self._takes(msg):
             return await call_next(msg)
-        self._processing = _opened(self._settings, msg)
+        self._processing = _opened(msg, self._settings)
         if self._processing is not None:
             self._has_taken = True
             setattr(msg, _MARK, True)
@@ -244,7 +270,7 @@ class _Passage(BaseMiddleware[PublishCommand, Any]):
     ) -> bool:
         del exc_type, exc_tb
         if exc_val is not None and not self._was_parsed:
-            self._processing = _opened(self._settings, self.msg)
+            self._processing = _opened(self.msg, self._settings)
         self._end(self._error or exc_val)
         return False
 
@@ -273,14 +299,11 @@ class _Passage(BaseMiddleware[PublishCommand, Any]):
             processing.close(*_ending(error))
 
 
-def _opened(settings: Settings, message: Any) -> Processing[Any] | None:
+def _opened(message: Any, settings: Settings) -> Processing[Any] | None:
     """Return the processing of *message*, paused; `None` if it is switched off or the broker is another."""
-    records = _record(message) if _is_batch(message) else [message]
-    client = _client_of(records[0])
-    if client is None:
+    if _client_of(message) is None:
         return None
-    receiver = Receiver(client, settings)
-    processing = receiver.process_batch(records) if _is_batch(message) else receiver.process(message)
+    processing = _processing_of(message, settings)
     with TraceContext.use(None):  # what is current is from when FastStream was started, and no sender's
         processing.open()
         processing.pause()
@@ -288,9 +311,11 @@ def _opened(settings: Settings, message: Any) -> Processing[Any] | None:
 
 
 def _client_of(message: object) -> Client[Any, Any] | None:
-    if _is_of_kafka(message):
+    """Return the client library that *message* or the first record of a batch is from, `None` for others."""
+    first = next(iter(_record(message)), None) if _is_batch(message) else message
+    if _is_of_kafka(first):
         return _KAFKA
-    return _RABBITMQ if _is_of_rabbitmq(message) else None
+    return _RABBITMQ if _is_of_rabbitmq(first) else None
 
 
 def _ending(error: BaseException | None) -> tuple[Outcome, BaseException | None]:
