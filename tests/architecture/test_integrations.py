@@ -45,6 +45,7 @@ OFFERED = {
     **{name: VERBS.keys() - {"install", "uninstall", "TraceMiddleware"} for name in CLIENTS},
     **{name: {"install", "uninstall", "headers", "context_from"} for name in FRAMEWORKS},
     **{name: {"TraceMiddleware", "context_from"} for name in MIDDLEWARE},
+    "faststream": {"TraceMiddleware", "context_from", "process"},  # it has messages to pull as well
 }
 
 # What a verb looks at before its options, made without a broker.

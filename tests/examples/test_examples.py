@@ -54,6 +54,10 @@ def test_a_message_is_received_in_the_trace_in_which_kombu_published_it(amqp_url
     assert_one_trace(output_of("kombu_example", AMQP_URL=amqp_url))
 
 
+def test_a_subscriber_runs_in_the_trace_in_which_its_message_was_published(amqp_url: str) -> None:
+    assert_one_trace(output_of("faststream_example", AMQP_URL=amqp_url))
+
+
 def test_a_task_runs_in_the_trace_in_which_it_was_started(redis_url: str) -> None:
     assert_one_trace(output_of("celery_example", REDIS_URL=redis_url))
 
