@@ -256,7 +256,7 @@ class KafkaStation(Station):
         await self.producer.stop()
 
     def subscriber(self, registrator: Any = None, **options: Any) -> Subscriber:
-        partitions = [TopicPartition(self.inbox, 0, declare=False)]
+        partitions = [TopicPartition(self.inbox, 0)]
         registrator = registrator or self.broker
         subscriber: Subscriber = registrator.subscriber(partitions=partitions, persistent=False, **options)
         return subscriber
@@ -304,10 +304,16 @@ class ConfluentStation(KafkaStation):
 
     def new_broker(self, address: str, **options: Any) -> Any:
         middlewares: list[Any] = [self.stage, self.switch]
-        return ConfluentBroker(address, middlewares=middlewares, logger=None, **options)
+        return ConfluentBroker(
+            address,
+            middlewares=middlewares,
+            logger=None,
+            allow_auto_create_topics=False,  # asking for it takes long where it cannot be had
+            **options,
+        )
 
     def subscriber(self, registrator: Any = None, **options: Any) -> Subscriber:
-        partitions = [ConfluentPartition(self.inbox, 0, self._next_offset, declare=False)]
+        partitions = [ConfluentPartition(self.inbox, 0, self._next_offset)]
         registrator = registrator or self.broker
         subscriber: Subscriber = registrator.subscriber(partitions=partitions, persistent=False, **options)
         return subscriber
