@@ -312,7 +312,7 @@ async def open_small_link(amqp_url: str, size: int) -> AsyncIterator[Link]:
 class TestFittingSmallFrames(FittingContract):
     """The limit is the one that client and broker agreed on, not the usual one."""
 
-    fitting_ways = ["exchange", "channel"]
+    fitting_ways = ["default exchange", "channel"]
     largest = 65_440
 
     @pytest.fixture(autouse=True)
@@ -324,7 +324,7 @@ class TestFittingSmallFrames(FittingContract):
     async def send_filled(self, way: str, filling: int, **options: Any) -> None:
         exchange = (
             aio_pika.wrap(self.link.exchange, **options)
-            if way == "exchange"
+            if way == "default exchange"
             else aio_pika.wrap(self.link.channel, **options).default_exchange
         )
         message = client.Message(b"value", headers={"x": "x" * filling})
@@ -335,7 +335,7 @@ class TestFittingSmallFrames(FittingContract):
 
     async def test_the_broker_insists_on_it(self) -> None:
         with pytest.raises(client.exceptions.AMQPError):
-            await self.send_filled("exchange", self.largest + 100, enabled=False)
+            await self.send_filled("default exchange", self.largest + 100, enabled=False)
 
 
 async def test_the_smallest_frames_have_room_for_a_traceparent(amqp_url: str) -> None:
