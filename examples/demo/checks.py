@@ -47,8 +47,14 @@ class Step:
 def expected(services: Sequence[Service]) -> Step:
     """Return what one order should leave behind on its way through the services."""
     receiver, *rest = services
-    verb = "POST" if receiver.system == "http" else "process"
-    return Step(receiver.name, verb, receiver.system, receiver.destination, below=(_sent(receiver, rest),))
+    return Step(
+        receiver.name,
+        "POST" if receiver.system == "http" else "process",
+        receiver.system,
+        receiver.destination,
+        attempt=1 if receiver.system == "rabbitmq" else None,  # which says if it hands a message out again
+        below=(_sent(receiver, rest),),
+    )
 
 
 def _sent(sender: Service, receivers: Sequence[Service]) -> Step:

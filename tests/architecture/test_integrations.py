@@ -113,7 +113,7 @@ def _suitable(name: str, function: str) -> Any:
         module, _, cls = SUITABLE[name, function].rpartition(".")
         wanted: type[Any] = getattr(importlib.import_module(module), cls)
         unmade: type[Any] = type(cls, (wanted,), {"__del__": lambda self: None})  # it has nothing to close
-        return unmade.__new__(unmade)
+        return wanted.__new__(unmade)
     if function == "TraceMiddleware":
         return print
     return None

@@ -28,7 +28,7 @@ ALL_HOPS = [
     ("shop", "└ send", "kafka orders", "ok"),
     ("billing", "  └ process", "kafka orders", "ok"),
     ("billing", "    └ send", "rabbitmq paid", "ok"),
-    ("shipping", "      └ process", "rabbitmq paid", "ok"),
+    ("shipping", "      └ process", "rabbitmq paid", "1 ok"),
     ("shipping", "        └ send pack", "celery tasks", "ok"),
     ("worker", "          ├ run pack", "celery tasks", "1 retry"),
     ("worker", "          └ run pack", "celery tasks", "2 ok"),

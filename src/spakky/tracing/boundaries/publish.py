@@ -266,6 +266,7 @@ class Publishing(Generic[HeadersT]):
     def _warn_if_lighter(self) -> None:
         if not self._is_lighter:
             return
+        self._is_lighter = False
         less = "trace context" if self.context is None else "trace state and baggage"
         _logger.warning(
             "a message to %s is sent without %s, which makes it too large", self._destination, less
