@@ -47,7 +47,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """Find the brokers that the selected tests need, and say at the top of the run which they are."""
     if session.config.option.collectonly:
         return
-    gc.freeze()  # tests that ask what is kept look at what came after, and not at thousands of tests each time
+    gc.freeze()  # tests of what is kept look at what came after, and not at all tests each time
     needed = {_NEEDS[name] for item in session.items for name in _fixtures(item) if name in _NEEDS}
     brokers = session.config.stash[_BROKERS]
     brokers.start(*needed)
