@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from typing import TYPE_CHECKING, Final, NoReturn
 
 import pytest
@@ -47,7 +46,6 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """Find the brokers that the selected tests need, and say at the top of the run which they are."""
     if session.config.option.collectonly:
         return
-    gc.freeze()  # tests of what is kept look at what came after, and not at all tests each time
     needed = {_NEEDS[name] for item in session.items for name in _fixtures(item) if name in _NEEDS}
     brokers = session.config.stash[_BROKERS]
     brokers.start(*needed)

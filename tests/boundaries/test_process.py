@@ -464,6 +464,23 @@ def test_a_way_that_cannot_be_read_fails_no_message() -> None:
     assert (span.parent_span_id, span.attempt, span.links) == (sent.span_id, None, ())
 
 
+def test_a_source_that_cannot_be_read_fails_no_message() -> None:
+    options = {"relation": {"orders": "root"}, "enabled": {"orders": False}}
+    broken = Receiver(replace(CLIENT, names=_fail), Settings(ReceiveOptions, options))
+    sent = full_context()
+
+    with broken.process(parcel_from(sent)) as processing:
+        assert processing.context is not None
+        assert processing.context.parent_span_id == sent.span_id
+
+
+def test_what_cannot_be_told_from_an_event_is_handled_without_context() -> None:
+    broken = Receiver(replace(CLIENT, is_record=_fail), Settings(ReceiveOptions))
+
+    with broken.process(parcel_from(full_context())) as processing:
+        assert TraceContext.get() is processing.context is None
+
+
 def test_the_queue_that_a_receiver_is_told_of_counts_first() -> None:
     settings = Settings(ReceiveOptions, {"relation": {"work": "root"}})
 

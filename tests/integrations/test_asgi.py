@@ -111,6 +111,18 @@ async def test_a_request_continues_the_trace_of_its_caller() -> None:
     assert (span.parent_span_id, span.outcome) == (caller.span_id, "ok")
 
 
+@pytest.mark.parametrize(("options", "is_child"), [({}, True), ({"/orders/200": "root"}, False)])
+async def test_a_relation_can_be_set_by_path(options: dict[str, Any], *, is_child: bool) -> None:
+    caller = TraceContext.new_root()
+    app = Starlette(routes=shop(MemoryRecorder()).routes)
+    app.add_middleware(asgi.TraceMiddleware, relation=options)
+
+    async with serving(app) as url:
+        response = await get(f"{url}/orders/200", {"traceparent": caller.to_traceparent()})
+
+    assert (response.text == caller.trace_id) is is_child
+
+
 async def test_repeated_traceparents_start_a_new_trace() -> None:
     caller = TraceContext.new_root()
     repeated = [("traceparent", caller.to_traceparent()), ("traceparent", caller.child().to_traceparent())]

@@ -50,6 +50,7 @@ from spakky.tracing.context import TraceContext
 from spakky.tracing.error import WrongUseError
 from spakky.tracing.integrations import celery
 from spakky.tracing.recorder import JsonLinesRecorder, MemoryRecorder, read_spans
+from spakky.tracing.switch import switch
 from spakky.tracing.w3c_propagator import W3CTracePropagator
 
 if TYPE_CHECKING:
@@ -424,6 +425,44 @@ class TestTwoApps:
         assert [main for main, _ in seen] == ["a", "b", "a"]
         assert len({context.trace_id for _, context in seen if context}) == 3
         assert [len(recorder.spans) for recorder in recorders] == [2, 1]
+
+
+class TestChoosing:
+    @pytest.mark.parametrize("relation", ["child", "link", "root"])
+    def test_a_relation_can_be_set_by_the_name_of_a_task_or_by_a_function(
+        self, office: Office, relation: Any
+    ) -> None:
+        choices: list[Any] = [{"office.call": relation, "another": "child"}, lambda request: relation]
+        for choice in choices:
+            recorder = MemoryRecorder()
+            with hooked(office.app, relation=choice, tracer=recorder):
+                context = office.run(TraceContext.get, {"traceparent": TRACEPARENT, "baggage": "tenant=acme"})
+                office.settle()
+
+            span = next(span for span in recorder.spans if span.span_id == context.span_id)
+            assert (context.trace_id == SENDER.trace_id) is (relation == "child")
+            assert [link.span_id for link in span.links] == ([SENDER.span_id] if relation == "link" else [])
+            assert dict(context.baggage) == ({} if relation == "root" else {"tenant": "acme"})
+
+    def test_a_task_can_be_switched_off_by_its_name(self, desk: Desk, office: Office) -> None:
+        with hooked(desk.app, enabled={"desk.order": False}):
+            desk.order.delay()
+            desk.app.send_task("desk.another")
+        with office.ambient(), hooked(office.app, enabled={"office.call": False}):
+            seen = office.run(TraceContext.get, {"traceparent": TRACEPARENT})
+
+        assert [list(arrived(desk)) for _ in range(2)] == [[], ["traceparent"]]
+        assert seen is None
+
+    def test_everything_can_be_switched_off(self, desk: Desk) -> None:
+        with hooked(desk.app), TraceContext.use(TraceContext.new_root()):
+            switch(on=False)
+            try:
+                desk.order.delay()
+            finally:
+                switch(on=True)
+
+        assert arrived(desk) == {}
 
 
 class TestHeaders:

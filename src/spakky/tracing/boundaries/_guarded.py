@@ -9,7 +9,7 @@ from spakky.tracing.baggage import Baggage
 from spakky.tracing.carriers import UNKNOWN
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from spakky.tracing.boundaries.client import Client, MessageT
     from spakky.tracing.boundaries.options import Policy
@@ -25,6 +25,8 @@ __all__ = [
     "extract_baggage",
     "headers_of",
     "inject",
+    "is_record",
+    "names_of",
     "start_span",
 ]
 
@@ -48,6 +50,24 @@ def delivery_of(client: Client[MessageT, Any], message: MessageT) -> Delivery:
     except Exception as error:  # noqa: BLE001 - what is said of a message may be anything
         _logger.debug("the way of a message cannot be read: %s", type(error).__name__)
         return UNKNOWN
+
+
+def names_of(client: Client[MessageT, Any], message: MessageT) -> Sequence[str]:
+    """Return the names by which options choose for *message*, none if they cannot be read."""
+    try:
+        return client.names_of(message)
+    except Exception as error:  # noqa: BLE001 - a message is one also if it does not say where it is from
+        _logger.debug("no option counts by name: the source cannot be read: %s", type(error).__name__)
+        return ()
+
+
+def is_record(client: Client[MessageT, Any], message: MessageT) -> bool:
+    """Return whether *message* is one and no event in its place, which it is not if that cannot be told."""
+    try:
+        return client.is_record(message)
+    except Exception as error:  # noqa: BLE001 - likewise
+        _logger.debug("a message is taken for an event: %s", type(error).__name__)
+        return False
 
 
 def extract(policy: Policy, carrier: ICarrier[Any], headers: object) -> TraceContext | None:

@@ -13,6 +13,8 @@ from spakky.tracing.boundaries._guarded import (
     extract,
     extract_baggage,
     headers_of,
+    is_record,
+    names_of,
     start_span,
 )
 from spakky.tracing.boundaries.client import Client, MessageT
@@ -97,7 +99,7 @@ class Receiver(Generic[MessageT]):
 
     def reads(self, message: MessageT) -> bool:
         """Return whether the headers of *message* are to be read at all."""
-        return self.policy.enables(lambda: self._names(message)) and self.client.is_record(message)
+        return self.policy.enables(lambda: self._names(message)) and is_record(self.client, message)
 
     def relation_to(self, message: MessageT) -> Relation:
         """Return how the processing of *message* relates to its sender."""
@@ -117,7 +119,7 @@ class Receiver(Generic[MessageT]):
         return extract(self.policy, self.client.carrier, headers_of(self.client, message))
 
     def _names(self, message: MessageT) -> Sequence[str]:
-        names = self.client.names_of(message)
+        names = names_of(self.client, message)
         return names if self.source is None else (self.source, *names)
 
     def baggage_from(self, message: MessageT) -> Baggage:
