@@ -219,7 +219,7 @@ def test_the_attempt_of_a_spring_retry_topic_is_read(value: bytes, attempt: int)
     assert (delivery.attempt, delivery.follows_failure) == (attempt, True)
 
 
-@pytest.mark.parametrize("value", [None, b"", b"\x00", b"\x00\x02", b"\x00" * 8, "2", 2], ids=repr)
+@pytest.mark.parametrize("value", [None, b"", b"\x00", b"\x00\x02", b"\x00" * 8, b"\xff" * 4, "2", 2], ids=repr)
 def test_another_attempt_of_spring_says_nothing(value: object) -> None:
     assert delivery_from([("retry_topic-attempts", value)]) == delivery_from(None)
 
@@ -231,3 +231,11 @@ def test_our_own_count_counts_more_than_that_of_spring() -> None:
 @pytest.mark.parametrize(("timestamp", "nano"), [(None, None), (-1, None), (0, 0), (1234, 1_234_000_000)])
 def test_the_timestamp_of_a_record_is_in_milliseconds(timestamp: int | None, nano: int | None) -> None:
     assert delivery_from((), timestamp).sent_unix_nano == nano
+
+
+def test_a_timestamp_that_backends_cannot_store_says_nothing() -> None:
+    latest = (2**63 - 1) // 1_000_000
+
+    assert delivery_from((), latest).sent_unix_nano == latest * 1_000_000
+    assert delivery_from((), latest + 1).sent_unix_nano is None
+    assert delivery_from((), 2**62).sent_unix_nano is None

@@ -28,6 +28,7 @@ KafkaHeaders = list[tuple[str, bytes | None]]
 
 _NAME_AND_VALUE: Final = 2
 _SIZES_OF_A_NUMBER: Final = (1, 4)
+_MOST_NANOSECONDS: Final = 2**63 - 1  # what backends store
 
 # These fields are lists by their grammar, so that all their values count (RFC 9110, section 5.3).
 _LISTS: Final = frozenset({"tracestate", "baggage"})
@@ -106,12 +107,13 @@ def delivery_from(headers: object, timestamp: int | None = None) -> Delivery:
 
     Args:
         headers: Its headers, as `get` reads them.
-        timestamp: Its timestamp in milliseconds since 1970; `None` or a negative one if it has none.
+        timestamp: Its timestamp in milliseconds since 1970; `None` or a negative one if it has none. One that
+            backends cannot store says nothing.
     """
     attempt = _attempt({_lower_name(header): header[1] for header in _pairs(headers)})
     return Delivery(
         attempt=attempt,
-        sent_unix_nano=timestamp * 1_000_000 if timestamp is not None and timestamp >= 0 else None,
+        sent_unix_nano=_nanoseconds(timestamp),
         retry_count=attempt - 1 if attempt else 0,
         follows_failure=attempt is not None and attempt > 1,
     )
@@ -123,8 +125,13 @@ def _attempt(counts: Mapping[str | None, object]) -> int | None:
         return retries + 1
     number = counts.get(_SPRING_ATTEMPT)
     if isinstance(number, bytes) and len(number) in _SIZES_OF_A_NUMBER:
-        return int.from_bytes(number, "big") or None
+        return count_in(int.from_bytes(number, "big")) or None
     return None
+
+
+def _nanoseconds(milliseconds: int | None) -> int | None:
+    nanoseconds = -1 if milliseconds is None else milliseconds * 1_000_000
+    return nanoseconds if 0 <= nanoseconds <= _MOST_NANOSECONDS else None
 
 
 def _pairs(carrier: object) -> Iterable[tuple[object, object]]:
