@@ -479,6 +479,23 @@ class TestPropagator:
         assert (span.trace_id, span.destination) == (SENDER.trace_id, "amq.default")
 
 
+class SpyingProducer(Producer):
+    """Notes how it is called, and how often it is asked for its connection; it sends nothing."""
+
+    def __init__(self, channel: Any) -> None:
+        self.calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+        self.asked = 0
+        super().__init__(channel)
+
+    @property
+    def connection(self) -> Any:
+        self.asked += 1
+        return super().connection
+
+    def publish(self, *arguments: Any, **named: Any) -> None:  # type: ignore[override] # as it is called
+        self.calls.append((arguments, named))
+
+
 class TestProducer:
     def test_a_wrapped_producer_is_a_producer(self, link: Link) -> None:
         producer = Producer(link.channel)
@@ -776,6 +793,26 @@ class TestProducer:
         assert {message.payload: message.headers.pop("traceparent") for message in messages} == sent
         assert all(message.headers == headers for message in messages)
 
+    @pytest.mark.parametrize("options", [{"enabled": False}, {"enabled": {"orders": False}}])
+    def test_a_producer_that_is_switched_off_gets_the_call_as_it_is_and_is_asked_for_nothing(
+        self, options: dict[str, Any], link: Link
+    ) -> None:
+        producer = SpyingProducer(link.channel)
+        wrapped = kombu.wrap(producer, **options)
+
+        wrapped.publish("value", "orders")
+        wrapped.publish("value", routing_key="orders", headers=None)
+        own = {"app": "1"}
+        wrapped.publish("value", routing_key="orders", headers=own)
+
+        assert producer.calls == [
+            (("value", "orders"), {}),
+            (("value",), {"routing_key": "orders", "headers": None}),
+            (("value",), {"routing_key": "orders", "headers": own}),
+        ]
+        assert producer.calls[2][1]["headers"] is own
+        assert producer.asked == 0
+
     def test_what_is_neither_a_producer_nor_a_consumer_is_refused(self) -> None:
         with pytest.raises(
             WrongUseError, match=r"wrap\(\) takes a Producer or a Consumer of kombu, got object"
@@ -1047,6 +1084,42 @@ class TestWayOfAMessage:
         assert (span.trace_id, span.parent_span_id) == (SENDER.trace_id, failed.span_id)
         assert [each.span_id for each in span.links] == [failed.span_id]
         assert (span.attempt, span.death_count) == (2, 1)
+
+    @pytest.mark.parametrize("pair", [False, True])
+    def test_a_compressed_message_can_be_sent_on_and_read_again(self, pair: bool, link: Link) -> None:  # noqa: FBT001 - a case
+        """The header by which kombu has decompressed a body belongs to that sending, not to the next one."""
+        link.publish({"app": "1"}, {"order": 1}, compression="gzip")
+        message = link.message()
+        received: Any = (message.payload, message) if pair else message
+
+        with kombu.process(received):
+            headers = kombu.retry_headers(received)
+        kombu.wrap(Producer(link.channel)).publish(message.payload, routing_key=link.name, headers=headers)
+        again = link.message()
+
+        assert again.payload == {"order": 1}
+        assert again.headers.keys() == {"app", "traceparent", "x-retry-count"}
+        assert message.headers == {"app": "1", "compression": "application/x-gzip"}
+
+    def test_a_compressed_message_can_be_compressed_again(self, link: Link) -> None:
+        link.publish(None, {"order": 1}, compression="gzip")
+        message = link.message()
+
+        link.publish(kombu.retry_headers(message), message.payload, compression="bzip2")
+
+        assert link.message().payload == {"order": 1}
+
+    def test_a_body_that_was_not_decompressed_keeps_the_header_that_says_how(self, link: Link) -> None:
+        failed: list[dict[str, Any]] = []
+
+        def send_on(message: Message, error: Exception) -> None:
+            failed.append(kombu.retry_headers(message))
+
+        link.publish({"compression": "gzip"}, "not compressed")
+        with Consumer(link.channel, [link.queue], callbacks=[print], no_ack=True, on_decode_error=send_on):
+            link.drain_until(lambda: failed)
+
+        assert failed[0]["compression"] == "gzip"
 
     def test_the_destination_is_exchange_and_routing_key(self, link: Link) -> None:
         recorder = MemoryRecorder()

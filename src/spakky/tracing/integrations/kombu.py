@@ -31,7 +31,7 @@ from spakky.tracing.boundaries.client import Client
 from spakky.tracing.boundaries.handler import handles_message
 from spakky.tracing.boundaries.options import Options
 from spakky.tracing.boundaries.process import Receiver
-from spakky.tracing.boundaries.publish import Sender
+from spakky.tracing.boundaries.publish import Publishing, Sender
 from spakky.tracing.boundaries.verbs import Verbs
 from spakky.tracing.carriers.amqp import (
     CARRIER,
@@ -92,6 +92,9 @@ if TYPE_CHECKING:
 
 _BODY_AND_MESSAGE: Final = 2
 
+# The header of kombu that names how a body is compressed.
+_COMPRESSION: Final = "compression"
+
 _AMQP: Final = "amqp"
 _RABBITMQ: Final = "rabbitmq"
 
@@ -115,6 +118,17 @@ def _is_message(received: object) -> bool:
 
 def _message(received: _Received) -> Message:
     return received[1] if isinstance(received, tuple) else received
+
+
+def _headers_in(received: _Received) -> Mapping[str, Any]:
+    """Return the headers without kombu's own, by which it has decompressed the body on receipt.
+
+    Sent on with them, the body would be decompressed again. Where that failed, both are as they came.
+    """
+    message = _message(received)
+    if message.errors or _COMPRESSION not in message.headers:
+        return message.headers
+    return {name: value for name, value in message.headers.items() if name != _COMPRESSION}
 
 
 def _route(received: _Received) -> tuple[str, str]:
@@ -158,7 +172,7 @@ _CLIENT: Final[Client[_Received, _Headers]] = Client(
     carrier=CARRIER,
     message_type=Message,
     is_message=_is_message,
-    headers=lambda received: _message(received).headers,
+    headers=_headers_in,
     destination=lambda received: destination_of(*_route(received)),
     name=lambda received: f"process {destination_of(*_route(received))}",
     names=lambda received: names_of(*_route(received)),
@@ -220,13 +234,19 @@ class _Producer(ObjectProxy):  # type: ignore[type-arg] # wrapt 2.1 cannot be su
 
     def publish(self, *arguments: Any, **named: Any) -> Any:
         call = _Call(arguments, named)
-        route, broker = call.route(self.__wrapped__), _broker_of(self.__wrapped__)
-        sender = Sender(_client(broker.system), self._self_settings)
-        with sender.publish(
-            call.get("headers"), destination_of(*route), names=names_of(*route), room=broker.room
-        ) as publishing:
+        with self._publishing(call) as publishing:
             call = call.with_headers(publishing.headers)
             return self.__wrapped__.publish(*call.arguments, **call.named)
+
+    def _publishing(self, call: _Call) -> Publishing[_Headers]:
+        """Return the sending; the connection is asked only where something is written."""
+        existing, route = call.get("headers"), call.route(self.__wrapped__)
+        destination, names = destination_of(*route), names_of(*route)
+        if not Sender(_CLIENT, self._self_settings).writes_to(destination, names):
+            return Publishing(existing)
+        broker = _broker_of(self.__wrapped__)
+        sender = Sender(_client(broker.system), self._self_settings)
+        return sender.publish(existing, destination, names=names, room=broker.room)
 
     def __enter__(self) -> Self:
         self.__wrapped__.__enter__()
@@ -245,7 +265,9 @@ class _Call(NamedTuple):
         return self.arguments[position] if position < len(self.arguments) else self.named.get(name)
 
     def with_headers(self, headers: _Headers) -> _Call:
-        """Return the call with other *headers*."""
+        """Return the call with other *headers*, as it is if they are its own."""
+        if headers is self.get("headers"):
+            return self
         position = _POSITIONS["headers"]
         if position < len(self.arguments):
             return _Call((*self.arguments[:position], headers, *self.arguments[position + 1 :]), self.named)
