@@ -113,7 +113,8 @@ def _suitable(name: str, function: str) -> Any:
         module, _, cls = SUITABLE[name, function].rpartition(".")
         wanted: type[Any] = getattr(importlib.import_module(module), cls)
         unmade: type[Any] = type(cls, (wanted,), {"__del__": lambda self: None})  # it has nothing to close
-        return wanted.__new__(unmade)
+        made: object = wanted.__new__(unmade)  # type: ignore[call-overload] # what a class is made by is not known
+        return made
     if function == "TraceMiddleware":
         return print
     return None

@@ -26,11 +26,12 @@ from boundaries.parcels import (
     receiver,
 )
 from spakky.tracing.boundaries.handler import handles_batch, handles_message
-from spakky.tracing.boundaries.options import ReceiveOptions, Settings
+from spakky.tracing.boundaries.options import Options, ReceiveOptions, Settings
 from spakky.tracing.boundaries.process import Receiver
 from spakky.tracing.context import TraceContext
 from spakky.tracing.error import WrongUseError
 from spakky.tracing.recorder import MemoryRecorder
+from spakky.tracing.switch import switch
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator, Iterator
@@ -913,3 +914,50 @@ def test_a_batch_handler_without_messages_is_refused(arguments: Any) -> None:
 
     sentence = "current_sync() is a consumer and must be called with a list of Parcel; it got none"
     assert str(caught.value) == sentence
+
+
+# --- decorated by hand and by a wrapper
+
+
+def implicitly(handler: Any, **options: Any) -> Any:
+    """Decorate *handler* as a wrapped consumer does with what it is given."""
+    return handles_message(receiver_on_top(options), handler, replaces=False)
+
+
+def receiver_on_top(options: dict[str, Any]) -> Receiver[Parcel]:
+    return Receiver(CLIENT, Settings(ReceiveOptions, options, Settings(Options)))
+
+
+@pytest.mark.parametrize("own", [{"relation": "root"}, {"enabled": False}], ids=str)
+def test_a_wrapper_leaves_a_handler_the_options_that_it_was_decorated_with(own: dict[str, Any]) -> None:
+    handler = handles_message(receiver_on_top(own), lambda parcel: TraceContext.get())
+    sent = full_context()
+
+    seen = implicitly(handler)(parcel_from(sent))
+
+    assert seen is None or seen.trace_id != sent.trace_id
+
+
+def test_a_wrapper_gives_its_options_to_a_handler_without_any() -> None:
+    plain = handles_message(receiver_on_top({}), lambda parcel: TraceContext.get())
+    sent = full_context()
+
+    for handler in (plain, lambda parcel: TraceContext.get()):
+        seen = implicitly(handler, relation="root")(parcel_from(sent))
+        assert seen.trace_id != sent.trace_id
+
+
+async def test_what_began_switched_off_ends_so() -> None:
+    def handle(parcel: Parcel) -> Any:
+        yield TraceContext.get()
+        yield TraceContext.get()
+
+    decorated = handles_message(receiver_on_top({}), handle)
+    switch(on=False)
+    try:
+        steps = decorated(parcel_from(full_context()))
+        assert next(steps) is None
+    finally:
+        switch(on=True)
+
+    assert next(steps) is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -201,3 +202,26 @@ def test_settings_may_be_fixed() -> None:
     policy = Policy(relation="link")
 
     assert Settings.fixed(policy).policy is policy
+
+
+def test_threads_that_look_while_options_change_see_the_new_ones_afterwards() -> None:
+    integration = Settings(Options)
+    calls = [Settings(ReceiveOptions, {"enabled": True}, integration) for _ in range(50)]
+    relations: list[Any] = ["child", "link", "root"]
+    done = threading.Event()
+
+    def look() -> None:
+        while not done.is_set():
+            for call in calls:
+                assert call.policy.relation in relations
+
+    threads = [threading.Thread(target=look) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for number in range(300):
+        integration.change({"relation": relations[number % 3]})
+    done.set()
+    for thread in threads:
+        thread.join()
+
+    assert {call.policy.relation for call in calls} == {integration.policy.relation}

@@ -73,6 +73,31 @@ class RetryingContract(Delivery):
 
         assert self.processed(message, relation="root").links == ()
 
+    async def test_where_it_is_switched_off_a_retry_carries_its_own_headers_only(self) -> None:
+        message = await self.deliver({"traceparent": TRACEPARENT, "app": "1"})
+        self.integration.configure(enabled={self.source: False})
+        try:
+            headers = self.integration.retry_headers(message)
+        finally:
+            self.integration.configure()
+
+        assert received_pairs(await self.deliver_native(headers)) == received_pairs(message)
+
+    async def test_of_a_sender_that_is_not_trusted_no_context_is_sent_on(self) -> None:
+        message = await self.deliver({"traceparent": TRACEPARENT, "baggage": "tenant=acme", "app": "1"})
+        self.integration.configure(relation={self.source: "root"})
+        try:
+            outside = self.integration.retry_headers(message)
+            with self.integration.process(message) as processing:
+                inside = self.integration.retry_headers(message)
+        finally:
+            self.integration.configure()
+
+        assert SENDER.trace_id not in str(outside)
+        assert SENDER.trace_id not in str(inside)
+        assert processing.context.trace_id in str(inside)
+        assert "acme" not in str(outside) + str(inside)
+
     async def test_the_time_in_the_queue_is_on_the_span(self) -> None:
         before = time.time_ns()
         message = await self.deliver({"traceparent": TRACEPARENT})

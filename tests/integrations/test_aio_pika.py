@@ -26,6 +26,7 @@ from contract.retrying import RetryingContract
 from contract.sending import SendingContract, Wire
 from integrations.aio_pika_link import Link, next_message, open_link
 from integrations.bare_amqp import READERS
+from integrations.foreign_proxy import ForeignProxy
 from spakky.tracing.context import TraceContext
 from spakky.tracing.error import WrongUseError
 from spakky.tracing.integrations import aio_pika
@@ -271,6 +272,15 @@ class TestPublisher:
         assert exchange.name == link.exchange.name
         assert aio_pika.unwrap(exchange) is link.exchange
         assert aio_pika.unwrap(link.exchange) is link.exchange
+
+    async def test_a_layer_of_somebody_else_stays(self, link: Link) -> None:
+        foreign: Any = ForeignProxy(link.exchange, "publish")
+
+        await aio_pika.wrap(foreign).publish(client.Message(b"value"), link.queue.name)
+
+        assert foreign.calls == 1
+        assert aio_pika.unwrap(foreign) is foreign
+        assert aio_pika.unwrap(aio_pika.wrap(foreign)) is foreign
 
     async def test_wrapping_twice_is_wrapping_once(self, link: Link) -> None:
         """A-13, T-02: one traceparent, one span."""

@@ -24,6 +24,7 @@ from contract.receiving import SENDER
 from contract.retrying import RetryingContract
 from contract.sending import SendingContract, Wire
 from integrations.aiokafka_topic import Record, Topic, current, new_name, open_topic, texts_of, trace_ids
+from integrations.foreign_proxy import ForeignProxy
 from spakky.tracing.context import TraceContext
 from spakky.tracing.error import WrongUseError
 from spakky.tracing.integrations import aiokafka
@@ -194,6 +195,15 @@ class TestProducer:
         assert producer.client is topic.producer.client
         assert aiokafka.unwrap(producer) is topic.producer
         assert aiokafka.unwrap(topic.producer) is topic.producer
+
+    async def test_a_layer_of_somebody_else_stays(self, topic: Topic) -> None:
+        foreign: Any = ForeignProxy(topic.producer, "send_and_wait")
+
+        await aiokafka.wrap(foreign).send_and_wait(topic.name, b"value", partition=0)
+
+        assert foreign.calls == 1
+        assert aiokafka.unwrap(foreign) is foreign
+        assert aiokafka.unwrap(aiokafka.wrap(foreign)) is foreign
 
     async def test_wrapping_twice_is_wrapping_once(self, topic: Topic) -> None:
         recorder = MemoryRecorder()

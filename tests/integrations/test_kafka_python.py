@@ -29,6 +29,7 @@ from contract.pulling import PullingContract
 from contract.receiving import SENDER
 from contract.retrying import RetryingContract
 from contract.sending import SendingContract, Wire, texts
+from integrations.foreign_proxy import ForeignProxy
 from spakky.tracing.context import TraceContext
 from spakky.tracing.error import WrongUseError
 from spakky.tracing.integrations import kafka_python
@@ -337,6 +338,15 @@ class TestProducer:
         assert producer.partitions_for(topic.name) == topic.producer.partitions_for(topic.name)
         assert kafka_python.unwrap(producer) is topic.producer
         assert kafka_python.unwrap(topic.producer) is topic.producer
+
+    def test_a_layer_of_somebody_else_stays(self, topic: Topic) -> None:
+        foreign: Any = ForeignProxy(topic.producer, "send")
+
+        kafka_python.wrap(foreign).send(topic.name, b"value", partition=0).get(10)
+
+        assert foreign.calls == 1
+        assert kafka_python.unwrap(foreign) is foreign
+        assert kafka_python.unwrap(kafka_python.wrap(foreign)) is foreign
 
     def test_wrapping_twice_is_wrapping_once(self, topic: Topic) -> None:
         recorder = MemoryRecorder()

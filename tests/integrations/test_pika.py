@@ -32,6 +32,7 @@ from contract.pulling import PullingContract
 from contract.receiving import SENDER
 from contract.retrying import RetryingContract
 from contract.sending import BrokenPropagator, SendingContract, Wire
+from integrations.foreign_proxy import ForeignProxy
 from spakky.tracing.baggage import Baggage
 from spakky.tracing.context import TraceContext
 from spakky.tracing.error import WrongUseError
@@ -459,6 +460,27 @@ class TestChannel:
         bare.cancel()
         bare.basic_publish("", link.queue, b"value")
         assert len(recorder.spans) == 2
+
+    async def test_a_layer_of_somebody_else_stays(self, link: Link) -> None:
+        foreign: Any = ForeignProxy(link.channel, "basic_publish")
+
+        pika.wrap(foreign).basic_publish("", link.queue, b"value")
+
+        assert foreign.calls == 1
+        assert pika.unwrap(foreign) is foreign
+        assert pika.unwrap(pika.wrap(foreign)) is foreign
+
+    async def test_a_handler_keeps_the_options_of_its_decorator(self, link: Link) -> None:
+        seen: list[TraceContext | None] = []
+        callback = Callback(lambda: seen.append(TraceContext.get()))
+        pika.wrap(link.channel).basic_consume(
+            link.queue, pika.consumer(relation="root")(callback), auto_ack=True
+        )
+
+        link.publish({"traceparent": TRACEPARENT})
+        link.consume(lambda: callback.was_called)
+
+        assert [context and context.trace_id == SENDER.trace_id for context in seen] == [False]
 
     async def test_unwrapped_nothing_is_written(self, link: Link) -> None:
         """A-13: after removal none."""

@@ -95,7 +95,7 @@ def inject(
     try:
         policy.propagator.inject(headers, context, carrier)
     except Exception:  # a propagator may be anybody's
-        _logger.debug("the message is sent without trace context: the propagator failed", exc_info=True)
+        _logger.debug("a message is sent with its own headers only: the propagator failed", exc_info=True)
         return None
     return headers
 

@@ -49,6 +49,8 @@ class Client(Generic[MessageT, HeadersT]):
         name: Gets the name of its processing, such as `process orders`.
         names: Gets the names by which options choose, the most exact one first; its destination unless given.
         delivery: Gets what it says of its way.
+        of_a_delivery: The lower-case names of headers that the broker writes for a single delivery, so that a
+            retry leaves them behind.
         is_record: Tells a message from an event that the client hands out in its place, such as an error;
             an event has no context and no processing.
         kind: What its processing is.
@@ -70,6 +72,7 @@ class Client(Generic[MessageT, HeadersT]):
     name: Callable[[MessageT], str]
     names: Callable[[MessageT], Sequence[str]] | None = None
     delivery: Callable[[MessageT], Delivery] = _says_nothing
+    of_a_delivery: frozenset[str] = frozenset()
     is_record: Callable[[MessageT], bool] = _is_always
     kind: Kind = "consumer"
     size: Callable[[HeadersT], int] | None = None

@@ -29,6 +29,7 @@ class _Mark(NamedTuple):
     client: Client[Any, Any]
     handler: Callable[..., Any]
     entered: Callable[..., Any]
+    has_own_options: bool
 
 
 class _Entrance(Protocol):
@@ -37,7 +38,7 @@ class _Entrance(Protocol):
     def __call__(self, arguments: Sequence[object]) -> Processing[Any]: ...
 
 
-def handles_message(receiver: Receiver[Any], handler: HandlerT) -> HandlerT:
+def handles_message(receiver: Receiver[Any], handler: HandlerT, *, replaces: bool = True) -> HandlerT:
     """Return *handler*, run in the context of the message among its arguments.
 
     Args:
@@ -45,11 +46,15 @@ def handles_message(receiver: Receiver[Any], handler: HandlerT) -> HandlerT:
         handler: A callable, async or sync, or a generator function of either kind, whose every step runs in
             the context. What it returns, yields and raises, its signature, name and type hints are the
             caller's as before.
+        replaces: Whether options that a decorator gave the handler give way to those of *receiver*.
 
     Raises:
         WrongUseError: This is not callable, or (when it is called) it gets no message.
     """
     client = receiver.client
+    mark = _mark_of(handler, client)
+    if mark is not None and mark.has_own_options and not replaces:
+        return handler
 
     def entrance(arguments: Sequence[object]) -> Processing[Any]:
         message = client.message_among(arguments)
@@ -89,14 +94,20 @@ def _entered(receiver: Receiver[Any], handler: HandlerT, entrance: _Entrance) ->
     if not callable(handler):
         message = f"a handler must be callable, got {type(handler).__name__}"
         raise WrongUseError(message)
-    mark: _Mark | None = getattr(handler, _MARK, None)
-    if mark is not None and mark.client is receiver.client:
+    mark = _mark_of(handler, receiver.client)
+    if mark is not None:
         if mark.entered is not handler:  # a decorator on top has copied the mark, as functools.wraps does
             return handler
         handler = cast("HandlerT", mark.handler)
     entered = _enter_by(handler)(handler, entrance)
-    setattr(entered, _MARK, _Mark(receiver.client, handler, entered))
+    setattr(entered, _MARK, _Mark(receiver.client, handler, entered, receiver.has_own_options))
     return cast("HandlerT", entered)
+
+
+def _mark_of(handler: object, client: Client[Any, Any]) -> _Mark | None:
+    """Return the mark of a handler that is decorated for *client* already, `None` if it is not."""
+    mark: _Mark | None = getattr(handler, _MARK, None)
+    return mark if mark is not None and mark.client is client else None
 
 
 def _enter_by(handler: Callable[..., Any]) -> Callable[[Callable[..., Any], _Entrance], Callable[..., Any]]:

@@ -162,23 +162,29 @@ class Settings:
         self._allowed = allowed
         self._options = _known(allowed, options)
         self._base = base
-        self._derived_from = base.policy if base else _DEFAULT
-        self._policy = replace(self._derived_from, **self._options)
+        origin = base.policy if base else _DEFAULT
+        self._derived = origin, replace(origin, **self._options)  # together, as threads may look at any time
 
     @classmethod
     def fixed(cls, policy: Policy) -> Self:
         """Return settings that are always *policy*."""
         settings = cls(Options)
-        settings._policy = policy
+        settings._derived = policy, policy
         return settings
 
     @property
     def policy(self) -> Policy:
         """The policy that holds now."""
-        if self._base is not None and (base := self._base.policy) is not self._derived_from:
-            self._policy = replace(base, **self._options)
-            self._derived_from = base
-        return self._policy
+        origin, policy = self._derived
+        if self._base is not None and (now := self._base.policy) is not origin:
+            policy = replace(now, **self._options)
+            self._derived = now, policy
+        return policy
+
+    @property
+    def are_of_a_call(self) -> bool:
+        """Whether a call gave options of its own, on top of those of its integration."""
+        return self._base is not None and bool(self._options)
 
     def change(self, options: object) -> None:
         """Put other options in the place of those given before.
@@ -187,8 +193,9 @@ class Settings:
             WrongUseError: There is no such option, or its value is of the wrong kind; nothing has changed.
         """
         known = _known(self._allowed, options)
-        self._policy = replace(self._derived_from, **known)
-        self._options = known
+        origin, _ = self._derived
+        policy = replace(origin, **known)
+        self._options, self._derived = known, (origin, policy)
 
 
 def _known(allowed: type[Any], options: object) -> dict[str, Any]:

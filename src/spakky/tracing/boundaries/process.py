@@ -54,6 +54,11 @@ class Receiver(Generic[MessageT]):
         """The options that hold now."""
         return self._settings.policy
 
+    @property
+    def has_own_options(self) -> bool:
+        """Whether these are not just the options of the integration."""
+        return self._settings.are_of_a_call
+
     def of(self, source: str) -> Receiver[MessageT]:
         """Return what receives from the queue *source* under the same options."""
         return Receiver(self.client, self._settings, source)
@@ -99,26 +104,30 @@ class Receiver(Generic[MessageT]):
 
     def reads(self, message: MessageT) -> bool:
         """Return whether the headers of *message* are to be read at all."""
-        return self.policy.enables(lambda: self._names(message)) and is_record(self.client, message)
+        return self.policy.enables(lambda: self.names_of(message)) and is_record(self.client, message)
 
     def relation_to(self, message: MessageT) -> Relation:
         """Return how the processing of *message* relates to its sender."""
-        return self.policy.relation_of(message, lambda: self._names(message))
+        return self.policy.relation_of(message, lambda: self.names_of(message))
 
     def read(self, message: MessageT) -> tuple[object, Delivery]:
-        """Return the headers of *message* and what it says of its way.
+        """Return the headers of *message*, less a context that is not trusted, and what it says of its way.
 
         Raises:
             WrongUseError: This is no message of the client library.
         """
         self._check(message)
-        return headers_of(self.client, message), delivery_of(self.client, message)
+        headers = headers_of(self.client, message)
+        if self.reads(message) and self.relation_to(message) == "root":
+            headers = self.client.carrier.copy(headers, self.policy.fields)
+        return headers, delivery_of(self.client, message)
 
     def sender_of(self, message: MessageT) -> TraceContext | None:
         """Return the context in the headers of *message*, `None` if there is none that can be used."""
         return extract(self.policy, self.client.carrier, headers_of(self.client, message))
 
-    def _names(self, message: MessageT) -> Sequence[str]:
+    def names_of(self, message: MessageT) -> Sequence[str]:
+        """Return the names by which options choose for *message*, the most exact one first."""
         names = names_of(self.client, message)
         return names if self.source is None else (self.source, *names)
 
@@ -202,10 +211,10 @@ class Processing(Generic[MessageT]):
 
     def pause(self) -> None:
         """Leave the block without an end: the next one, maybe in another task, goes on where it was."""
+        self._is_paused = True
         if self._scope is not None:
             self._resumes_in = TraceContext.get()
             self._scope.close()
-            self._is_paused = True
 
     def _reads(self) -> bool:
         (message,) = self._messages
@@ -250,7 +259,8 @@ class Processing(Generic[MessageT]):
         if not self._is_paused:
             return self.open()
         self._is_paused = False
-        self._scope = Scope(self._resumes_in).open()
+        if self.context is not None:  # or else it began switched off, and ends so
+            self._scope = Scope(self._resumes_in).open()
         return self
 
     def __exit__(

@@ -58,9 +58,9 @@ class Sender(Generic[HeadersT]):
 
         Args:
             destination: Where they are sent to, for people.
-            names: What options may call the destination besides.
+            names: What options may call it, the most exact name first; the destination unless given.
         """
-        return self._policy.enables(lambda: (destination, *names))
+        return self._policy.enables(lambda: names or (destination,))
 
     def headers(self, existing: object = None) -> HeadersT:
         """Return new headers for a send by hand: *existing* ones, and the context.
@@ -77,15 +77,21 @@ class Sender(Generic[HeadersT]):
         publishing.fit(self._client.room)
         return publishing.headers
 
-    def retry_headers(self, existing: object, retry_count: int) -> HeadersT:
+    def retry_headers(self, existing: object, retry_count: int, names: Sequence[str]) -> HeadersT:
         """Return new headers for sending a message on: its own, the context, and how often it failed.
+
+        Args:
+            existing: Its own headers.
+            retry_count: How often it failed.
+            names: What options may call where it came from; switched off there, it keeps its own headers.
 
         Raises:
             WrongUseError: *existing* cannot be the headers of a message.
         """
-        headers = self.headers(existing)
-        if self._policy.enables(_no_names):
-            self._client.carrier.set(headers, RETRY_COUNT, str(retry_count))
+        if not self._policy.enables(lambda: names):
+            return self._client.carrier.copy(existing)
+        headers = self.headers(self._client.carrier.copy(existing, self._client.of_a_delivery))
+        self._client.carrier.set(headers, RETRY_COUNT, str(retry_count))
         return headers
 
     def publish(
@@ -102,7 +108,7 @@ class Sender(Generic[HeadersT]):
         Args:
             existing: The caller's headers, which stay as they are; `None` for none.
             destination: Where it is sent to, for people.
-            names: What options may call the destination besides.
+            names: What options may call the destination, the most exact name first; itself unless given.
             name: The name of the sending; `send` and the destination unless given.
             room: How many bytes the headers may take, as the client counts their size; `None` if that is as
                 usual.
@@ -127,11 +133,11 @@ class Sender(Generic[HeadersT]):
 
     def publish_batch(self, destination: str, contexts: tuple[TraceContext, ...]) -> Publishing[None]:
         """Return the sending of messages whose headers are written already; it links to their *contexts*."""
+        if self._policy.active_tracer() is None or not self.writes_to(destination):
+            return Publishing(None)
         current = TraceContext.get()
         context = current.child() if current else TraceContext.new_root()
-        enabled = self._policy.enables(lambda: (destination,))
-        span = self._span(context, current, destination, links=contexts) if enabled else None
-        return Publishing(None, span=span)
+        return Publishing(None, span=self._span(context, current, destination, links=contexts))
 
     def lighten(self, headers: HeadersT, context: TraceContext) -> tuple[HeadersT, TraceContext | None]:
         """Return *headers* with less of *context* in them: without trace state and baggage, or without all.
@@ -269,7 +275,9 @@ class Publishing(Generic[HeadersT]):
         self._is_lighter = False
         less = "trace context" if self.context is None else "trace state and baggage"
         _logger.warning(
-            "a message to %s is sent without %s, which makes it too large", self._destination, less
+            "a message to %s is sent without %s, which makes it too large",
+            self._destination or "somewhere",
+            less,
         )
 
     def end(self, error: BaseException | None = None) -> None:

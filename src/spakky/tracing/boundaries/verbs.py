@@ -71,7 +71,9 @@ class Verbs(Generic[MessageT, HeadersT]):
         """Return headers to send *message* on with after it failed, to a retry topic or as a dead letter.
 
         They are its own, with the current context and one more in the header `x-retry-count`, by which the
-        next processing knows the number of its attempt and links to this one.
+        next processing knows the number of its attempt and links to this one. Where the source of *message*
+        is switched off, they are its own as they are; of a sender that is not trusted (`root`) no context is
+        sent on.
 
         Args:
             message: A received message, being processed.
@@ -85,7 +87,8 @@ class Verbs(Generic[MessageT, HeadersT]):
         """
         sender = self.sender(options)
         existing, delivery = self._receiver.read(message)
-        return sender.retry_headers(existing, delivery.retry_count + 1)
+        names = self._receiver.names_of(message)
+        return sender.retry_headers(existing, delivery.retry_count + 1, names)
 
     @overload
     def consumer(self, handler: HandlerT, /) -> HandlerT: ...

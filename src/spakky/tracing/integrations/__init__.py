@@ -1,8 +1,10 @@
 """One module for each client library, all with the same nouns and verbs.
 
-`wrap` what sends, `headers` for a send by hand, `consumer` and `batch_consumer` for handlers, `iterate` for
-loops, `process` and `process_batch` for `with` blocks, `context_from` to look only; frameworks with hooks of
-their own have `install` and `uninstall`. The options are those of `spakky.tracing.boundaries.options`.
+`wrap` (and `unwrap`) what sends, `headers` and `retry_headers` for a send by hand, `consumer` and
+`batch_consumer` for handlers, `iterate` for loops, `process` and `process_batch` for `with` blocks,
+`context_from` to look only, `configure` for options of all of them. Frameworks with hooks of their own have
+`install` and `uninstall`, or a `TraceMiddleware`. The options are those of
+`spakky.tracing.boundaries.options`.
 
 Importing a module imports its client library; the extra of the same name installs it.
 """

@@ -82,6 +82,7 @@ _CLIENT: Final[Client[AbstractIncomingMessage, HeadersType]] = Client(
     delivery=lambda message: delivery_from(
         message.headers, is_redelivered=message.redelivered, timestamp=message.timestamp
     ),
+    of_a_delivery=frozenset({"x-delivery-count"}),
     size=size_of,
     room=room_in(DEFAULT_FRAME_SIZE),
 )
@@ -124,7 +125,10 @@ def wrap(target: WrappedT, **options: Unpack[Options]) -> WrappedT:
 
 def unwrap(target: WrappedT) -> WrappedT:
     """Return what was given to `wrap`, or *target* itself if it is not wrapped."""
-    return cast("WrappedT", getattr(target, "__wrapped__", target))
+    wrapped: object = target
+    if isinstance(wrapped, (_Exchange, _Queue, _Channel)):
+        return cast("WrappedT", wrapped.__wrapped__)
+    return target
 
 
 class _Exchange(ObjectProxy):  # type: ignore[type-arg] # wrapt 2.1 cannot be subscripted
@@ -138,12 +142,9 @@ class _Exchange(ObjectProxy):  # type: ignore[type-arg] # wrapt 2.1 cannot be su
         self, message: AbstractMessage, routing_key: str, *arguments: Any, **options: Any
     ) -> Any:
         exchange: AbstractExchange = self.__wrapped__
-        with self._self_sender.publish(
-            message.headers,
-            destination_of(exchange.name, routing_key),
-            names=names_of(exchange.name, routing_key),
-            room=await _room(exchange),
-        ) as publishing:
+        destination, names = destination_of(exchange.name, routing_key), names_of(exchange.name, routing_key)
+        room = await _room(exchange) if self._self_sender.writes_to(destination, names) else None
+        with self._self_sender.publish(message.headers, destination, names=names, room=room) as publishing:
             headers = publishing.headers
             sent = message if headers is message.headers else _Message(message, headers)
             result = await exchange.publish(cast("AbstractMessage", sent), routing_key, *arguments, **options)
@@ -181,7 +182,8 @@ class _Queue(ObjectProxy):  # type: ignore[type-arg] # wrapt 2.1 cannot be subsc
         self._self_receiver = Receiver(_CLIENT, settings, queue.name)
 
     async def consume(self, callback: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        return await self.__wrapped__.consume(handles_message(self._self_receiver, callback), *args, **kwargs)
+        handler = handles_message(self._self_receiver, callback, replaces=False)
+        return await self.__wrapped__.consume(handler, *args, **kwargs)
 
     def __aiter__(self) -> AsyncIterator[AbstractIncomingMessage]:
         messages: AsyncIterator[AbstractIncomingMessage] = aiter(self.__wrapped__)

@@ -88,7 +88,8 @@ def wrap(producer: ProducerT, **options: Unpack[SendOptions]) -> ProducerT:
     """Return a producer whose sends carry the current context; *producer* itself stays as it is.
 
     Covered are `send`, `send_and_wait`, and `create_batch` with `append` and `send_batch`, also inside of
-    transactions. Everything else is *producer*'s own. Wrapping what is wrapped replaces its options.
+    transactions. Everything else is *producer*'s own. Wrapping what is wrapped replaces its options. A batch
+    learns its topic last, so its records carry the context also where the topic is switched off by name.
 
     A record that only its context makes too large is sent with less of it, and a warning: where the client
     refuses it (`max_request_size`), and where the broker does while `send_and_wait` waits for its answer.
@@ -110,7 +111,8 @@ def wrap(producer: ProducerT, **options: Unpack[SendOptions]) -> ProducerT:
 
 def unwrap(producer: ProducerT) -> ProducerT:
     """Return the producer that was given to `wrap`, or *producer* itself if it is not wrapped."""
-    return cast("ProducerT", getattr(producer, "__wrapped__", producer))
+    target: object = producer
+    return cast("ProducerT", target.__wrapped__) if isinstance(target, _Producer) else producer
 
 
 class _Producer(ObjectProxy):  # type: ignore[type-arg] # wrapt 2.1 cannot be subscripted

@@ -104,7 +104,8 @@ def wrap(producer: ProducerT, **options: Unpack[SendOptions]) -> ProducerT:
 
 def unwrap(producer: ProducerT) -> ProducerT:
     """Return the producer that was given to `wrap`, or *producer* itself if it is not wrapped."""
-    return cast("ProducerT", getattr(producer, "__wrapped__", producer))
+    target: object = producer
+    return cast("ProducerT", target.__wrapped__) if isinstance(target, _Producer) else producer
 
 
 class _Producer(ObjectProxy):  # type: ignore[type-arg] # wrapt 2.1 cannot be subscripted

@@ -129,6 +129,7 @@ _CLIENT: Final[Client[_Message, dict[str, Any]]] = Client(
     names=lambda message: names_of(*_way_of(message)),
     delivery=_delivery_of,
     is_record=lambda message: message[0] is not None,
+    of_a_delivery=frozenset({"x-delivery-count"}),
     size=size_of,
     room=room_in(DEFAULT_FRAME_SIZE),
 )
@@ -172,7 +173,8 @@ def wrap(channel: ChannelT, **options: Unpack[Options]) -> ChannelT:
 
 def unwrap(channel: ChannelT) -> ChannelT:
     """Return the channel that was given to `wrap`, or *channel* itself if it is not wrapped."""
-    return cast("ChannelT", getattr(channel, "__wrapped__", channel))
+    target: object = channel
+    return cast("ChannelT", target.__wrapped__) if isinstance(target, _Channel) else channel
 
 
 class _Channel(ObjectProxy):  # type: ignore[type-arg] # wrapt 2.1 cannot be subscripted
@@ -210,7 +212,7 @@ class _Channel(ObjectProxy):  # type: ignore[type-arg] # wrapt 2.1 cannot be sub
 
     def _callback(self, queue: str, callback: Callable[..., Any]) -> Callable[..., Any]:
         """Return *callback*, in the context of its message and given this channel instead of the bare one."""
-        handler = handles_message(self._self_receiver.of(queue), callback)
+        handler = handles_message(self._self_receiver.of(queue), callback, replaces=False)
         return lambda _, *message: handler(self, *message)
 
     def _room(self) -> int | None:
