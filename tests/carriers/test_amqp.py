@@ -174,6 +174,26 @@ def test_a_count_of_another_queue_that_was_forwarded_is_none_of_this_one() -> No
     assert delivery({"x-delivery-count": 4, "x-retry-count": 1}).attempt == 2
 
 
+@pytest.mark.parametrize("name", ["x-retry-count", "X-Retry-Count", "X-RETRY-COUNT"])
+@pytest.mark.parametrize("count", [3, "3", b"3"])
+def test_the_retry_count_is_read_in_any_casing(name: str, count: object) -> None:
+    """As every header is that we write: another application may have sent the message on."""
+    found = delivery({"x-other-count": 7, b"X-Retry-Count": 8, name: count})
+
+    assert (found.retry_count, found.attempt, found.follows_failure) == (3, 4, True)
+
+
+@pytest.mark.parametrize("name", ["X-Death", "X-Delivery-Count", "Timestamp_In_Ms"])
+def test_a_header_of_the_broker_s_own_is_read_in_its_own_casing_alone(name: str) -> None:
+    found = delivery({name: [death("rejected")] if name == "X-Death" else 4}, is_redelivered=None)
+
+    assert found == delivery({}, is_redelivered=None)
+
+
+def test_the_exact_name_of_the_retry_count_wins_over_another_casing() -> None:
+    assert delivery({"X-Retry-Count": "7", "x-retry-count": "2"}).retry_count == 2
+
+
 @pytest.mark.parametrize(
     ("deaths", "count", "is_failure"),
     [

@@ -76,7 +76,7 @@ def delivery_from(headers: object, *, is_redelivered: bool | None, timestamp: ob
     table: Mapping[Any, Any] = headers if isinstance(headers, Mapping) else {}
     deaths = _deaths(table.get("x-death"))
     rejected, given_up = _count_of(deaths, _REJECTED), _count_of(deaths, _GIVEN_UP)
-    retry_count = count_in(table.get(RETRY_COUNT)) or 0
+    retry_count = _retry_count(table)
     requeued = _requeued(table, is_redelivered=is_redelivered)
     exact = _moment(table.get("timestamp_in_ms"))
     return Delivery(
@@ -163,6 +163,15 @@ def _deaths(value: object) -> list[tuple[str | None, int]]:
 
 def _count_of(deaths: list[tuple[str | None, int]], wanted: str) -> int:
     return sum(count for reason, count in deaths if reason == wanted)
+
+
+def _retry_count(table: Mapping[Any, Any]) -> int:
+    """Return how often applications have sent the message on; they may write the name in another casing."""
+    if RETRY_COUNT in table:
+        return count_in(table[RETRY_COUNT]) or 0
+    size = len(RETRY_COUNT)
+    names = (name for name in table if isinstance(name, str) and len(name) == size)
+    return next((count_in(table[name]) or 0 for name in names if name.lower() == RETRY_COUNT), 0)
 
 
 def _requeued(table: Mapping[Any, Any], *, is_redelivered: bool | None) -> int | None:
