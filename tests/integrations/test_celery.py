@@ -454,6 +454,17 @@ class TestChoosing:
         assert [list(arrived(desk)) for _ in range(2)] == [[], ["traceparent"]]
         assert seen is None
 
+    def test_a_choice_by_task_is_more_exact_than_one_by_queue(self, desk: Desk, office: Office) -> None:
+        orders, calls = desk.mailbox.queue.name, office.app.conf.task_default_queue
+        with hooked(desk.app, enabled={orders: False, "desk.order": True}):
+            desk.order.delay()
+            desk.app.send_task("desk.another")
+        with hooked(office.app, enabled={calls: False, "office.call": True}):
+            seen = office.run(TraceContext.get, {"traceparent": TRACEPARENT})
+
+        assert [list(arrived(desk)) for _ in range(2)] == [["traceparent"], []]
+        assert seen.parent_span_id == SENDER.span_id
+
     def test_everything_can_be_switched_off(self, desk: Desk) -> None:
         with hooked(desk.app), TraceContext.use(TraceContext.new_root()):
             switch(on=False)
@@ -773,6 +784,29 @@ class TestRetries:
         first, *further = attempts.contexts
         assert [context.parent_span_id for context in further] == [first.span_id] * 2
 
+    @pytest.mark.parametrize("headers", [{}, {"traceparent": TRACEPARENT}], ids=["without", "with"])
+    @pytest.mark.parametrize("switched_off", ["task", "queue"])
+    def test_attempts_that_are_switched_off_by_name_keep_their_headers(
+        self, office: Office, switched_off: str, headers: dict[str, str]
+    ) -> None:
+        seen: list[dict[str, Any]] = []
+        done = threading.Event()
+
+        def body(self: Task) -> None:
+            seen.append(dict(self.request.headers or {}))
+            if self.request.retries < 2:
+                with TraceContext.use(TraceContext.new_root()):
+                    raise self.retry(countdown=0)
+            done.set()
+
+        queue = office.app.conf.task_default_queue
+        with hooked(office.app, enabled={"office.call" if switched_off == "task" else queue: False}):
+            office.deliver(office.take(body), headers)
+            assert done.wait(PATIENCE)
+            office.settle()
+
+        assert [each.get("traceparent") for each in seen] == [headers.get("traceparent")] * 3
+
     def test_a_task_sent_in_a_retried_one_is_its_child(self, office: Office, desk: Desk) -> None:
         sent: list[TraceContext | None] = []
         done = threading.Event()
@@ -1017,6 +1051,24 @@ class TestInProcess:
             (3, "ok"),
         ]
         assert headers == {"app": "1"}
+
+    @pytest.mark.parametrize("switched_off", ["retries", "orders"], ids=["task", "queue"])
+    def test_attempts_of_an_eager_task_that_are_switched_off_by_name_keep_their_headers(
+        self, app: Celery, switched_off: str
+    ) -> None:
+        seen: list[dict[str, Any] | None] = []
+
+        @task(app, name="retries", bind=True)
+        def retries(self: Task) -> None:
+            seen.append(self.request.headers)
+            if len(seen) < 3:
+                raise self.retry(countdown=0)
+
+        celery.install(app, enabled={switched_off: False})
+        with TraceContext.use(TraceContext.new_root()):
+            retries.apply_async(routing_key="orders")
+
+        assert [dict(headers or {}) for headers in seen] == [{}] * 3
 
     @pytest.mark.parametrize("propagates", [True, False])
     def test_an_eager_task_that_fails_leaves_the_caller_its_context(

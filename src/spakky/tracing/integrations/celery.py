@@ -89,6 +89,11 @@ def _destination(delivery: Mapping[str, Any] | None) -> str:
     return str(delivery.get("routing_key") or delivery.get("exchange") or "")
 
 
+def _names(task: str | None, delivery: Mapping[str, Any] | None) -> tuple[str, str]:
+    """Return the names by which options may choose: of the task, and of its message's destination."""
+    return task or "", _destination(delivery)
+
+
 _CLIENT: Final[Client[Context, dict[str, Any]]] = Client(
     system="celery",
     carrier=CARRIER,
@@ -96,7 +101,7 @@ _CLIENT: Final[Client[Context, dict[str, Any]]] = Client(
     headers=_custom_headers,
     destination=lambda request: _destination(request.delivery_info),
     name=lambda request: f"run {request.get('task')}",
-    names=lambda request: (request.get("task") or "", _destination(request.delivery_info)),
+    names=lambda request: _names(request.get("task"), request.delivery_info),
     delivery=lambda request: Delivery(attempt=request.retries + 1),
 )
 _VERBS: Final = Verbs(_CLIENT)
@@ -186,6 +191,10 @@ class _Run:
         request = self._request
         return bool(message.get("id") == request.id and message.get("retries") == request.retries + 1)
 
+    def carries_to(self, names: tuple[str, str]) -> bool:
+        """Tell whether a next attempt gets a context at all under these *names*."""
+        return self._hook.sender.writes_to(names[-1], names)
+
     def headers_of_next_attempt(self, headers: Mapping[str, Any] | None) -> dict[str, Any]:
         """Return *headers* with the first sender's context, and the baggage of now."""
         current = TraceContext.get()
@@ -246,15 +255,16 @@ _open_run: Final[ContextVar[_Run | None]] = ContextVar("spakky.tracing.celery.ru
 
 def _before_publish(sender: str, headers: dict[str, Any], body: object, **signal: Any) -> None:
     _end_publishing("error")
+    names = _names(sender, signal)
     run: _Run | None = getattr(current_task.request, _RUN, None) if current_task else None
     fields = body if isinstance(body, Mapping) else headers  # protocol 1 has Celery's own fields in the body
     if run is not None and run.is_tried_again_as(fields):
-        _write(headers, run.headers_of_next_attempt(headers))
+        if run.carries_to(names):
+            _write(headers, run.headers_of_next_attempt(headers))
         return
     hook = _publishing_hook()
     if hook is not None:
-        destination = _destination(signal)
-        publishing = hook.sender.publish(headers, destination, names=(sender,), name=f"send {sender}")
+        publishing = hook.sender.publish(headers, names[-1], names=names, name=f"send {sender}")
         _write(headers, publishing.headers)
         _open_publishing.set(_OpenPublishing(publishing) if publishing.is_recorded else None)
 
@@ -289,7 +299,8 @@ def _after_run(task: Task, state: str | None, retval: object, **signal: Any) -> 
     _end_publishing("error")
     if task.request.is_eager and isinstance(retval, Retry) and retval.sig is not None:
         options = retval.sig.options
-        options["headers"] = run.headers_of_next_attempt(options.get("headers"))
+        if run.carries_to(_names(task.name, options)):
+            options["headers"] = run.headers_of_next_attempt(options.get("headers"))
     run.close(*_ending(state, retval))
     if _open_run.get() is run:
         _open_run.set(None)
