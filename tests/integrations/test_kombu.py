@@ -7,6 +7,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import pika
@@ -20,6 +21,7 @@ from kombu.message import Message
 from kombu.messaging import Consumer, Producer
 from kombu.mixins import ConsumerMixin, ConsumerProducerMixin
 from kombu.simple import SimpleQueue
+from wrapt import ObjectProxy
 
 from contract.choosing import ChoosingContract
 from contract.contexts import STALE, TRACEPARENT, full_context
@@ -485,15 +487,31 @@ class SpyingProducer(Producer):
     def __init__(self, channel: Any) -> None:
         self.calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
         self.asked = 0
-        super().__init__(channel)
+        super().__init__(channel)  # type: ignore[no-untyped-call] # kombu's types say nothing of it
 
     @property
     def connection(self) -> Any:
         self.asked += 1
         return super().connection
 
-    def publish(self, *arguments: Any, **named: Any) -> None:  # type: ignore[override] # as it is called
+    def publish(self, *arguments: Any, **named: Any) -> None:
         self.calls.append((arguments, named))
+
+
+class Counting(ObjectProxy):  # type: ignore[type-arg] # wrapt 2.1 cannot be subscripted
+    """A layer of another library, which counts what is published."""
+
+    def __init__(self, wrapped: object) -> None:
+        super().__init__(wrapped)
+        self._self_count = 0
+
+    @property
+    def count(self) -> int:
+        return self._self_count
+
+    def publish(self, *arguments: Any, **named: Any) -> Any:
+        self._self_count += 1
+        return self.__wrapped__.publish(*arguments, **named)
 
 
 class TestProducer:
@@ -813,6 +831,19 @@ class TestProducer:
         assert producer.calls[2][1]["headers"] is own
         assert producer.asked == 0
 
+    def test_the_proxy_of_another_library_keeps_its_layer(self, link: Link) -> None:
+        """A-13: what it counts is counted, wrapped once, twice or no more."""
+        proxy: Any = Counting(Producer(link.channel))
+        wrapped = kombu.wrap(kombu.wrap(proxy))
+
+        wrapped.publish("value", routing_key=link.name)
+        kombu.unwrap(wrapped).publish("value", routing_key=link.name)
+
+        assert kombu.unwrap(wrapped) is proxy
+        assert kombu.unwrap(proxy) is proxy
+        assert proxy.count == 2
+        assert [list(link.message().headers) for _ in range(2)] == [["traceparent"], []]
+
     def test_what_is_neither_a_producer_nor_a_consumer_is_refused(self) -> None:
         with pytest.raises(
             WrongUseError, match=r"wrap\(\) takes a Producer or a Consumer of kombu, got object"
@@ -863,6 +894,76 @@ class TestConsumer:
             link.drain_until(lambda: bodies)
 
         assert len(recorder.spans) == 1
+
+    @pytest.mark.parametrize("callbacks", [[], ()], ids=["list", "tuple"])
+    def test_wrapping_again_and_unwrapping_keep_what_was_registered(self, callbacks: Any, link: Link) -> None:
+        """A-13: no message goes to nobody, the options are the new ones, and undone is undone."""
+        recorder = MemoryRecorder()
+        seen: list[TraceContext | None] = []
+
+        def callback(body: object, message: Message) -> None:
+            seen.append(TraceContext.get())
+
+        def arrived(number: int) -> bool:
+            return len(seen) == number
+
+        consumer = Consumer(link.channel, [link.queue], no_ack=True, callbacks=callbacks)
+        wrapped = kombu.wrap(consumer, relation="root")
+        wrapped.register_callback(callback)
+        again = kombu.wrap(wrapped, relation="child", tracer=recorder)
+
+        for number, each in enumerate((again, kombu.unwrap(again), kombu.unwrap(wrapped)), 1):
+            link.publish({"traceparent": TRACEPARENT})
+            with each:
+                link.drain_until(partial(arrived, number))
+
+        assert [context and context.trace_id for context in seen] == [SENDER.trace_id, None, None]
+        assert len(recorder.spans) == 1
+        assert kombu.unwrap(again) is kombu.unwrap(wrapped) is consumer
+        assert consumer.callbacks == [callback]
+        assert not callbacks
+
+    def test_what_is_registered_with_the_wrapped_one_again_is_called_once(self, link: Link) -> None:
+        seen: list[str] = []
+        consumer = kombu.wrap(Consumer(link.channel, [link.queue], no_ack=True))
+        consumer.register_callback(lambda body, message: seen.append("first"))
+        consumer = kombu.wrap(consumer)
+        consumer.register_callback(lambda body, message: seen.append("second"))
+
+        link.publish()
+        with kombu.wrap(consumer):
+            link.drain_until(lambda: len(seen) >= 2)
+
+        assert seen == ["first", "second"]
+
+    @pytest.mark.parametrize("place", ["callback", "registered", "on_message"])
+    def test_a_callback_with_options_of_its_own_keeps_them(self, place: str, link: Link) -> None:
+        seen: list[str] = []
+
+        @kombu.consumer(relation="root")
+        def handle(*received: Any) -> None:
+            seen.append(current_trace_id())
+
+        given: dict[str, Any] = {"callback": {"callbacks": [handle]}, "on_message": {"on_message": handle}}
+        consumer = kombu.wrap(Consumer(link.channel, [link.queue], no_ack=True, **given.get(place, {})))
+        if place == "registered":
+            consumer.register_callback(handle)
+        link.publish({"traceparent": TRACEPARENT})
+        with consumer:
+            link.drain_until(lambda: seen)
+
+        assert len(seen) == 1
+        assert seen != [SENDER.trace_id]
+
+    def test_a_consumer_behind_the_proxy_of_another_library_is_refused(self, link: Link) -> None:
+        """What kombu calls is inside of it, and a copy would lose the layer."""
+        proxy: Any = Counting(Consumer(link.channel, [link.queue], callbacks=[print]))
+
+        with pytest.raises(
+            WrongUseError, match=r"behind a proxy: wrap the Consumer itself, .* got Counting$"
+        ):
+            kombu.wrap(proxy)
+        assert kombu.unwrap(proxy) is proxy
 
     def test_a_consumer_that_consumes_already_is_refused(self, link: Link) -> None:
         consumer = Consumer(link.channel, [link.queue], callbacks=[print])

@@ -199,14 +199,17 @@ def wrap(target: WrappedT, **options: Unpack[Options]) -> WrappedT:
     A producer carries it in what it publishes, however often that is retried; one from a pool is wrapped each
     time that it is acquired, and that of a `SimpleQueue` may be replaced by a wrapped one. A consumer runs
     its callbacks or its `on_message` in the contexts of their messages; it is wrapped before it consumes.
-    Everything else is *target*'s own. Wrapping what is wrapped replaces its options.
+    A callback that is registered with the wrapped consumer is registered with *target* too, undecorated, so
+    that `unwrap` loses none. Everything else is *target*'s own. Wrapping what is wrapped replaces its
+    options, but not those that a callback was decorated with.
 
     Args:
         target: A producer or a consumer, on any transport.
         **options: See `Options`.
 
     Raises:
-        WrongUseError: This is neither, the consumer consumes already, or an option is not known.
+        WrongUseError: This is neither, the consumer consumes already or is behind a proxy of somebody else's,
+            or an option is not known.
     """
     settings = _VERBS.settings(Options, options)
     bare: object = unwrap(target)
@@ -219,10 +222,14 @@ def wrap(target: WrappedT, **options: Unpack[Options]) -> WrappedT:
 
 
 def unwrap(target: WrappedT) -> WrappedT:
-    """Return what was given to `wrap`, or *target* itself if it is not wrapped."""
-    if isinstance(target, _Consumer):
-        return cast("WrappedT", target.bare)
-    return cast("WrappedT", getattr(target, "__wrapped__", target))
+    """Return what was given to `wrap`, or *target* itself if it is not wrapped.
+
+    A consumer has also the callbacks that were registered with the wrapped one.
+    """
+    wrapped: object = target
+    if isinstance(wrapped, _Producer):
+        return cast("WrappedT", wrapped.__wrapped__)
+    return cast("WrappedT", wrapped.bare) if isinstance(wrapped, _Consumer) else target
 
 
 class _Producer(ObjectProxy):  # type: ignore[type-arg] # wrapt 2.1 cannot be subscripted
@@ -320,15 +327,21 @@ class _Consumer(ObjectProxy):  # type: ignore[type-arg] # wrapt 2.1 cannot be su
         self._check(consumer)
         receiver = Receiver(_CLIENT, settings)
         copied: Any = copy.copy(consumer)
-        copied.callbacks = [handles_message(receiver, callback) for callback in copied.callbacks]
+        copied.callbacks = [handles_message(receiver, each, replaces=False) for each in copied.callbacks]
         if consumer.on_message is not None:
-            copied.on_message = handles_message(receiver, consumer.on_message)
+            copied.on_message = handles_message(receiver, consumer.on_message, replaces=False)
         super().__init__(copied)
         self._self_bare = consumer
         self._self_receiver = receiver
 
     @staticmethod
     def _check(consumer: Any) -> None:
+        if not issubclass(type(consumer), Consumer):
+            message = (
+                "wrap() cannot copy a Consumer behind a proxy: wrap the Consumer itself, or decorate its "
+                f"callbacks, got {type(consumer).__name__}"
+            )
+            raise WrongUseError(message)
         if any(map(consumer.consuming_from, consumer.queues)):
             message = "this Consumer consumes already: wrap it before that, or decorate its callbacks"
             raise WrongUseError(message)
@@ -338,7 +351,10 @@ class _Consumer(ObjectProxy):  # type: ignore[type-arg] # wrapt 2.1 cannot be su
         return self._self_bare
 
     def register_callback(self, callback: Callable[..., Any]) -> None:
-        self.__wrapped__.register_callback(handles_message(self._self_receiver, callback))
+        decorated = handles_message(self._self_receiver, callback, replaces=False)
+        self.__wrapped__.register_callback(decorated)
+        self.bare.callbacks = list(self.bare.callbacks or ())  # kombu would add to the list that it was given
+        self.bare.register_callback(callback)
 
     def __enter__(self) -> Self:
         self.__wrapped__.__enter__()
