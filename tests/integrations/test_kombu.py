@@ -1157,6 +1157,17 @@ class TestWayOfAMessage:
 
         assert attempts == [1, 2, 3]
 
+    def test_the_count_of_a_quorum_queue_is_not_sent_on(self, connection: Connection, link: Link) -> None:
+        with open_link(connection, queue_arguments={"x-queue-type": "quorum"}) as orders:
+            orders.publish({"traceparent": TRACEPARENT})
+            orders.message(no_ack=False).reject(requeue=True)
+            message = orders.message(no_ack=False)
+            link.publish(kombu.retry_headers(message))
+            message.ack()
+
+        assert message.headers["x-delivery-count"] == 1
+        assert link.message().headers.keys() == {"traceparent", "x-retry-count"}
+
     def test_a_dead_letter_stays_in_its_trace_and_counts_its_deaths(self, link: Link) -> None:
         """A-20: the trace of the sender, a link to it, and the number of deaths."""
         dying = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": link.name}

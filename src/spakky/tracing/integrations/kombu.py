@@ -177,6 +177,7 @@ _CLIENT: Final[Client[_Received, _Headers]] = Client(
     name=lambda received: f"process {destination_of(*_route(received))}",
     names=lambda received: names_of(*_route(received)),
     delivery=_delivery,
+    of_a_delivery=frozenset({"x-delivery-count"}),
     size=size_of,
     room=_ROOM,
 )
