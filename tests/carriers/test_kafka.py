@@ -219,7 +219,9 @@ def test_the_attempt_of_a_spring_retry_topic_is_read(value: bytes, attempt: int)
     assert (delivery.attempt, delivery.follows_failure) == (attempt, True)
 
 
-@pytest.mark.parametrize("value", [None, b"", b"\x00", b"\x00\x02", b"\x00" * 8, b"\xff" * 4, "2", 2], ids=repr)
+@pytest.mark.parametrize(
+    "value", [None, b"", b"\x00", b"\x00\x02", b"\x00" * 8, b"\xff" * 4, "2", 2], ids=repr
+)
 def test_another_attempt_of_spring_says_nothing(value: object) -> None:
     assert delivery_from([("retry_topic-attempts", value)]) == delivery_from(None)
 

@@ -31,6 +31,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.aio import AIOConsumer, AIOProducer, AsyncSerializingProducer
 from confluent_kafka.cimpl import NewTopic
 from confluent_kafka.error import ValueDeserializationError
+from wrapt import ObjectProxy
 
 from architecture.project import run
 from contract.choosing import ChoosingContract
@@ -350,6 +351,39 @@ class TestProducer:
         assert len(topic.message().headers() or []) == 1
         assert len(recorder.spans) == 1
         assert confluent_kafka.unwrap(producer) is topic.producer
+
+    def test_a_proxy_of_somebody_else_keeps_its_place(self, topic: Topic) -> None:
+        proxy = CountingProxy(topic.producer)
+        foreign: Any = proxy
+        producer = confluent_kafka.wrap(confluent_kafka.wrap(foreign))
+
+        assert isinstance(producer, Producer)
+        assert confluent_kafka.unwrap(producer) is foreign
+        assert confluent_kafka.unwrap(foreign) is foreign
+        with TraceContext.use(TraceContext.new_root()) as context:
+            producer.produce(topic.name, b"value", partition=0)
+            assert producer.produce_batch(topic.name, [{"value": b"value"}], 0) == 1  # which no proxy sees
+        producer.flush(SECONDS)
+
+        assert context is not None
+        assert proxy.count == 1
+        for message in topic.messages(2):
+            assert texts_of(message, "traceparent") == [context.to_traceparent()]
+
+    def test_a_proxy_of_somebody_else_hides_nothing_of_the_producer(self, topic: Topic) -> None:
+        """Neither its callback for delivery reports nor the order of its parameters."""
+        reports: list[Report] = []
+        own: list[Report] = []
+        settings = topic.settings(on_delivery=collecting(reports))
+        for bare, args in ((Producer(settings), ()), (SerializingProducer(settings), (0, collecting(own)))):
+            recorder = MemoryRecorder()
+            foreign: Any = CountingProxy(bare)
+            producer = confluent_kafka.wrap(foreign, tracer=recorder)
+            producer.produce(topic.name, None, b"value", *args)
+            assert producer.flush(SECONDS) == 0
+            assert [span.outcome for span in recorder.spans] == ["ok"]
+
+        assert (len(reports), len(own)) == (1, 1)
 
     def test_one_header_of_55_bytes_is_added(self, topic: Topic) -> None:
         """K-29: exactly one header without trace state and baggage."""
@@ -1306,6 +1340,18 @@ class TestConsumer:
         assert [link.span_id for link in recorder.spans[0].links] == [each.span_id for each in contexts]
         assert seen == [context.trace_id for context in contexts]
 
+    def test_an_iteration_that_is_kept_goes_on_with_what_a_poll_brought(self) -> None:
+        batch = [Message(topic="orders", value=value) for value in (b"1", b"2")]
+        messages = confluent_kafka.iterate(Share(batch))
+
+        seen = []
+        for _ in range(2):
+            for message in messages:
+                seen.append(message)
+                break
+
+        assert seen == batch
+
     def test_a_timestamp_that_is_not_available_says_nothing(self) -> None:
         for timestamp, is_known in (((TIMESTAMP_NOT_AVAILABLE, 5), False), ((1, -1), False), ((1, 5), True)):
             recorder = MemoryRecorder()
@@ -1323,6 +1369,16 @@ class TestConsumer:
             confluent_kafka.iterate(7)  # type: ignore[call-overload]
         with pytest.raises(WrongUseError, match="this takes a received Message, got int"):
             next(confluent_kafka.iterate(topic.producer, timeout=0))  # type: ignore[call-overload]
+
+
+class CountingProxy(ObjectProxy):  # type: ignore[type-arg] # wrapt 2.1 cannot be subscripted
+    """A producer in the hands of another library."""
+
+    count = 0
+
+    def produce(self, *args: Any, **kwargs: Any) -> Any:
+        self.count += 1
+        return self.__wrapped__.produce(*args, **kwargs)
 
 
 class Share:

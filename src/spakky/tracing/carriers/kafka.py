@@ -6,6 +6,9 @@ Facts:
 - aiokafka's encoder takes exactly a `list` of `tuple` of `str` and `bytes` or `None`, and hands records out
   with a `tuple` of them, `()` for none. confluent-kafka also takes a dict, and hands `None` out for none.
   kafka-python takes such a list, sends no null, and hands a list out.
+- A name that is not UTF-8 is lost by confluent-kafka (2.16): `Message.headers()` raises `SystemError`, but
+  only once. Then it returns a list with a hole where that name should be, and whoever touches the hole, user
+  or library, crashes the process.
 - The broker counts no attempts. Spring's retry topics write `retry_topic-attempts`, the number of the attempt
   as a big-endian integer of 1 or 4 bytes (`DeadLetterPublishingRecovererFactory` of spring-kafka).
 - Of a repeated name the last value counts (`Headers.lastHeader` of Kafka's own client). So a record that was
@@ -14,6 +17,7 @@ Facts:
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
@@ -21,7 +25,7 @@ from spakky.tracing._text import readable
 from spakky.tracing.carriers import RETRY_COUNT, Delivery, count_in
 from spakky.tracing.error import WrongUseError
 
-__all__ = ["CARRIER", "KafkaCarrier", "KafkaHeaders", "delivery_from"]
+__all__ = ["CARRIER", "KafkaCarrier", "KafkaHeaders", "delivery_from", "without_holes"]
 
 KafkaHeaders = list[tuple[str, bytes | None]]
 """Kafka headers as every client takes them."""
@@ -96,6 +100,19 @@ class KafkaCarrier:
 
 
 CARRIER: Final = KafkaCarrier()
+
+
+def without_holes(headers: object) -> object:
+    """Return *headers* without those whose name confluent-kafka has lost; *headers* itself if none is."""
+    if isinstance(headers, list) and any(map(_has_hole, headers)):
+        return [header for header in headers if not _has_hole(header)]
+    return headers
+
+
+def _has_hole(header: object) -> bool:
+    """Return whether a tuple has less in it than its length says, without looking at what is in it."""
+    return isinstance(header, tuple) and len(gc.get_referents(header)) < len(header)
+
 
 _SPRING_ATTEMPT: Final = "retry_topic-attempts"
 

@@ -22,13 +22,13 @@ import gc
 import inspect
 from collections.abc import AsyncIterator, Iterable, Iterator
 from functools import partial
-from types import NoneType
+from types import BuiltinMethodType, NoneType
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypeAlias, TypeVar, cast, overload
 
 from spakky.tracing._extras import raise_missing_extra
 from spakky.tracing.boundaries.client import Client
 from spakky.tracing.boundaries.verbs import Verbs
-from spakky.tracing.carriers.kafka import CARRIER, KafkaHeaders, delivery_from
+from spakky.tracing.carriers.kafka import CARRIER, KafkaHeaders, delivery_from, without_holes
 from spakky.tracing.error import WrongUseError
 
 try:
@@ -71,24 +71,15 @@ _UNREADABLE: Final = {KafkaError._KEY_DESERIALIZATION, KafkaError._VALUE_DESERIA
 
 
 def _headers_of(message: _Message) -> object:
-    """Return the headers of *message*, without those that the client cannot read.
-
-    It raises `SystemError` for a name that is not UTF-8, but only once: then it returns a list with a hole in
-    it, and whoever touches that, user or library, crashes the process. So it is taken out of the message.
-    """
+    """Return the headers of *message*, and take those out of it whose name the client has lost."""
     try:
+        headers: Any = message.headers()
+    except SystemError:  # only the first time
         headers = message.headers()
-    except SystemError:
-        headers = message.headers()
-    if isinstance(headers, list) and any(map(_has_hole, headers)):
-        headers = [header for header in headers if not _has_hole(header)]
-        message.set_headers(headers)
-    return headers
-
-
-def _has_hole(header: object) -> bool:
-    """Return whether a tuple has less in it than its length says, without looking at what is in it."""
-    return isinstance(header, tuple) and len(gc.get_referents(header)) < len(header)
+    readable: Any = without_holes(headers)
+    if readable is not headers:
+        message.set_headers(readable)
+    return readable
 
 
 def _topic_of(message: _Message) -> str:
@@ -175,7 +166,8 @@ def wrap(producer: ProducerT, **options: Unpack[SendOptions]) -> ProducerT:
 
 def unwrap(producer: ProducerT) -> ProducerT:
     """Return the producer that was given to `wrap`, or *producer* itself if it is not wrapped."""
-    return cast("ProducerT", getattr(producer, "__wrapped__", producer))
+    # Proxies of others have a `__wrapped__` too, which is theirs.
+    return producer.__wrapped__ if isinstance(producer, _Producer) else producer
 
 
 class _Producer(ObjectProxy):  # type: ignore[type-arg] # wrapt 2.1 cannot be subscripted
@@ -204,30 +196,31 @@ class _Producer(ObjectProxy):  # type: ignore[type-arg] # wrapt 2.1 cannot be su
         on_delivery: Any = None,
     ) -> int:
         report = on_delivery if callback is None else callback
-        if not (_is_batch(self.__wrapped__, topic, messages) and self._self_sender.writes_to(topic)):
+        client = _client_of(self.__wrapped__)
+        if client is None or not (_is_batch(topic, messages) and self._self_sender.writes_to(topic)):
             queued: int = self.__wrapped__.produce_batch(topic, messages, partition, report)
             return queued
-        return self._produce_each(topic, messages, partition, report)
+        return self._produce_each(client, topic, messages, partition, report)
 
     def _produce_each(
-        self, topic: str, messages: Sequence[dict[str, Any]], partition: int, report: Any
+        self, client: Producer, topic: str, messages: Sequence[dict[str, Any]], partition: int, report: Any
     ) -> int:
         """Return how many messages the client takes; once its queue is full, the rest is not offered."""
         taken = 0
         refusal: KafkaError | None = None
         for message in messages:
             if refusal is None or refusal.code() != _QUEUE_FULL:
-                refusal = self._offer(topic, _one_of(message, topic, partition, report))
+                refusal = self._offer(client, topic, _one_of(message, topic, partition, report))
             if refusal is None:
                 taken += 1
             else:
                 message["_error"] = refusal
         return taken
 
-    def _offer(self, topic: str, call: _Call) -> KafkaError | None:
+    def _offer(self, client: Producer, topic: str, call: _Call) -> KafkaError | None:
         """Return why the client does not take a message, `None` if it does."""
         publishing = self._self_sender.publish(call.get("headers"), topic)
-        produce = partial(Producer.produce, self.__wrapped__)
+        produce = partial(Producer.produce, client)
         try:
             _send(publishing, call, produce, asks_for_reports=self._self_asks_for_reports)
         except BufferError:
@@ -351,7 +344,8 @@ def _parameters_of(producer: Producer) -> Sequence[str]:
     except ValueError:  # a function in C does not say
         return _PARAMETERS
     if any(each.kind is each.VAR_POSITIONAL for each in parameters):
-        return _PARAMETERS
+        wrapped = getattr(producer, "__wrapped__", None)
+        return _PARAMETERS if wrapped is None else _parameters_of(wrapped)
     return [each.name for each in parameters]
 
 
@@ -360,7 +354,8 @@ def _has_callbacks(producer: Producer) -> bool:
 
     One may be that for delivery reports, which a callback of the call replaces; the client does not say.
     """
-    return any(callable(each) and not isinstance(each, type) for each in gc.get_referents(producer))
+    bare = inspect.unwrap(cast("Any", producer))
+    return any(callable(each) and not isinstance(each, type) for each in gc.get_referents(bare))
 
 
 # --- batches of the producer
@@ -368,11 +363,16 @@ def _has_callbacks(producer: Producer) -> bool:
 _NAME_AND_VALUE: Final = 2
 
 
-def _is_batch(producer: Producer, topic: object, messages: object) -> bool:
-    """Return whether *producer* would take these messages, each for itself, in its own batch call."""
+def _client_of(producer: Producer) -> Producer | None:
+    """Return the producer whose batch call is that of *producer*, `None` if somebody has made another one."""
+    call: Any = producer.produce_batch
+    return cast("Producer", call.__self__) if type(call) is BuiltinMethodType else None
+
+
+def _is_batch(topic: object, messages: object) -> bool:
+    """Return whether the client would take these messages, each for itself, in its own batch call."""
     return (
-        type(producer).produce_batch is Producer.produce_batch
-        and isinstance(topic, str)
+        isinstance(topic, str)
         and isinstance(messages, list)
         and all(isinstance(each, dict) and _is_sendable(each) for each in messages)
     )
@@ -463,6 +463,8 @@ def iterate(
 
     A consumer is polled for ever; the loop ends when it is left, or when the consumer is closed. What `poll`
     raises comes out of it. Events (a `Message` with an `error()`) are handed out too, without a context.
+    What a poll of a `ShareConsumer` brought and the loop did not hand out is given up when the loop is left:
+    keep the iteration to go on.
 
     Args:
         source: A consumer, which is anything with `poll`; or an iterable of messages, async or not, such as
