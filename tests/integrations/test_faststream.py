@@ -6,11 +6,15 @@ Messages that subscribers get are sent by the bare clients, and what FastStream 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import dataclasses
+import importlib
+import multiprocessing
 import time
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from concurrent.futures import ProcessPoolExecutor
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar
 from uuid import uuid4
 
 import aio_pika
@@ -595,8 +599,9 @@ class Service(At):
         assert list(inner.spans) == []
         assert (await self.sent()).trace_id == SENDER.trace_id
 
-    async def test_where_the_broker_s_is_switched_off_the_router_s_counts(self) -> None:
-        outer, inner = self.traced(enabled=False), MemoryRecorder()
+    @pytest.mark.parametrize("is_by_name", [False, True])
+    async def test_where_the_broker_s_is_switched_off_the_router_s_counts(self, *, is_by_name: bool) -> None:
+        inner = MemoryRecorder()
         router = self.station.router(faststream.TraceMiddleware(tracer=inner))
         subscriber = self.station.subscriber(router)
 
@@ -605,6 +610,8 @@ class Service(At):
         async def handle(value: Any) -> str:
             return "taken"
 
+        off = {self.station.inbox: False, self.station.outbox: False} if is_by_name else False
+        outer = self.traced(enabled=off)
         await self.station.handle(subscriber, SENT)
 
         assert list(outer.spans) == []
@@ -1092,8 +1099,97 @@ class TestKafkaHeaders(OnKafka):
         assert sorted(sent) == sorted(sender.trace_id for sender in senders)
 
 
+class TestNamesThatConfluentLoses:
+    """K-06: whoever touches the hole in such headers crashes the process, so this happens in another one."""
+
+    @pytest.mark.parametrize("options", [{}, {"batch": True, "polling_interval": 0.05}], ids=["one", "batch"])
+    async def test_a_record_with_a_name_that_is_lost_is_recorded_as_failed_in_its_trace(
+        self, kafka_address: str, options: dict[str, Any]
+    ) -> None:
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as another:
+            lost = another.submit(lose_a_name, kafka_address, options).result(3 * PATIENCE)
+
+        assert lost.raised == lost.recorded == "SystemError"
+        assert lost.trace_id == SENDER.trace_id
+        assert lost.headers == [("app", b"1"), ("traceparent", TRACEPARENT.encode())]
+        assert lost.handled == 1
+
+
+class Lost(NamedTuple):
+    """What became of a record with a name that confluent-kafka lost, and how many records were handled."""
+
+    raised: str
+    recorded: str | None
+    trace_id: str
+    headers: Any
+    handled: int
+
+
+def lose_a_name(address: str, options: dict[str, Any]) -> Lost:
+    """Consume a record with such a name, and one without after it."""
+    return asyncio.run(_lose_a_name(address, options))
+
+
+async def _lose_a_name(address: str, options: dict[str, Any]) -> Lost:
+    recorder = MemoryRecorder()
+    records: list[Any] = []
+    calls: list[Any] = []
+
+    async def parse(record: Any, original: Any) -> Any:
+        records.append(record)
+        return await original(record)
+
+    async def handle(value: Any) -> None:
+        calls.append(value)
+
+    async with ConfluentStation(address) as station:
+        await station.empty()
+        station.switch.middleware = faststream.TraceMiddleware(tracer=recorder)
+        subscriber = station.subscriber(parser=parse, **options)
+        subscriber(handle)
+        async with station.running(subscriber):
+            await asyncio.to_thread(send_unreadable, address, station.inbox)
+            await station.stage.over()
+            error = station.stage.error
+            await station.deliver(SENT)
+            await station.stage.over(2)
+
+    span, record = recorder.spans[0], records[0]
+    return Lost(
+        type(error).__name__,
+        span.error,
+        span.links[0].trace_id if options else span.trace_id,
+        (record[0] if options else record).headers(),
+        len(calls),
+    )
+
+
+def send_unreadable(address: str, topic: str) -> None:
+    """Send a record with a header whose name is not UTF-8, of which kafka-python is capable."""
+
+    class Latin(str):
+        __slots__ = ()
+
+        def encode(self, encoding: str = "latin-1", errors: str = "strict") -> bytes:
+            return super().encode("latin-1")
+
+    kafka = importlib.import_module("kafka")
+    headers = [(Latin("n\xe4me"), b"1"), ("app", b"1"), ("traceparent", TRACEPARENT.encode())]
+    with contextlib.closing(kafka.KafkaProducer(bootstrap_servers=address)) as producer:
+        producer.send(topic, b"value", headers=headers, partition=0).get(PATIENCE)
+
+
 class TestRabbitMQ(OnRabbitMQ):
     """What only RabbitMQ has."""
+
+    async def test_a_message_that_is_returned_is_rejected(self) -> None:
+        recorder = MemoryRecorder()
+        self.station.switch.middleware = faststream.TraceMiddleware(tracer=recorder)
+
+        for queue in (f"nowhere-{uuid4().hex}", self.station.outbox):
+            await self.station.broker.publish(b"value", queue)
+
+        assert [span.outcome for span in recorder.spans] == ["rejected", "ok"]
 
     async def test_a_request_and_its_response_are_one_trace(self) -> None:
         """A-17 for RPC."""

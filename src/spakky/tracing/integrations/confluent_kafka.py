@@ -166,8 +166,8 @@ def wrap(producer: ProducerT, **options: Unpack[SendOptions]) -> ProducerT:
 
 def unwrap(producer: ProducerT) -> ProducerT:
     """Return the producer that was given to `wrap`, or *producer* itself if it is not wrapped."""
-    # Proxies of others have a `__wrapped__` too, which is theirs.
-    return producer.__wrapped__ if isinstance(producer, _Producer) else producer
+    given: Any = producer  # a proxy of somebody else has a `__wrapped__` too, which is not ours to take off
+    return cast("ProducerT", given.__wrapped__ if isinstance(given, _Producer) else given)
 
 
 class _Producer(ObjectProxy):  # type: ignore[type-arg] # wrapt 2.1 cannot be subscripted

@@ -17,7 +17,8 @@ several; headers are a dict. Facts:
   which has repeated ones and all bytes, also where a `parser=` of the user makes another message of it.
 - A Kafka record with a header that is null or not UTF-8 reaches no handler: FastStream's parser raises,
   that is logged, and the next record comes (0.7.8). It is recorded as failed; a `parser=` of the user can
-  save it.
+  save it. So it is with a name that is not UTF-8, which confluent-kafka loses (see `carriers.kafka`): what
+  is left of the headers is read.
 - What `get_one()`, `async for` and `request()` hand out is processed where no middleware is around it.
   Nothing is made current there but by `process`; `context_from` tells what such a message carries.
 - A returned value is published when the handler is over, and so is any scope that was opened in there.
@@ -99,6 +100,18 @@ def _field(message: object, name: str) -> Any:
     return field() if callable(field) else field
 
 
+def _headers_of_kafka(message: object) -> object:
+    """Return the headers of a Kafka record, and take those out of it whose name confluent-kafka has lost."""
+    try:
+        headers = _field(message, "headers")
+    except SystemError:  # only the first time
+        headers = _field(message, "headers")
+    readable = kafka.without_holes(headers)
+    if readable is not headers:
+        _record(message).set_headers(readable)
+    return readable
+
+
 def _timestamp(message: object) -> int | None:
     """Return the timestamp of a Kafka record in milliseconds; confluent-kafka's is a pair with its kind."""
     timestamp: int | tuple[int, int] | None = _field(message, "timestamp")
@@ -110,10 +123,10 @@ _KAFKA: Final[Client[Any, Any]] = Client(
     carrier=kafka.CARRIER,
     message_type=StreamMessage,
     is_message=_is_of_kafka,
-    headers=lambda message: _field(message, "headers"),
+    headers=_headers_of_kafka,
     destination=lambda message: _field(message, "topic"),
     name=lambda message: f"process {_field(message, 'topic')}",
-    delivery=lambda message: kafka.delivery_from(_field(message, "headers"), _timestamp(message)),
+    delivery=lambda message: kafka.delivery_from(_headers_of_kafka(message), _timestamp(message)),
 )
 _RABBITMQ: Final[Client[Any, Any]] = Client(
     system="rabbitmq",
@@ -202,8 +215,8 @@ class TraceMiddleware:
     """A middleware for brokers and routers: what is consumed and published keeps its trace.
 
     It serves FastStream's brokers for Kafka (both of them) and RabbitMQ; messages of others pass through. Of
-    several that a message passes, the outermost counts, which is the broker's before a router's. The first in
-    the list of middlewares sees what all others do.
+    several that a message passes, the outermost that is switched on for it counts; the broker's is around a
+    router's. The first in the list of middlewares sees what all others do.
 
     Publishing by the broker itself passes the middlewares of the broker only. A function that is given as
     `relation=` is called with the `StreamMessage`, or with each record of a batch.
@@ -345,7 +358,9 @@ async def _publish(
         raise
     if isinstance(result, Future):  # `no_confirm=True`: it is delivered later
         return publishing.end_with(result)
-    publishing.end()
+    if way.client is _RABBITMQ and _is_returned(result):
+        publishing.end_as("rejected")
+    publishing.end()  # unless that was said
     return result
 
 
@@ -388,6 +403,13 @@ def _is_ready(command: Any) -> bool:
     from aio_pika import Message  # noqa: PLC0415 - there where something is sent to RabbitMQ, and only there
 
     return isinstance(command.body, Message)
+
+
+def _is_returned(result: object) -> bool:
+    """Tell a message that RabbitMQ gives back because it found no queue for it."""
+    from aiormq.abc import DeliveredMessage  # noqa: PLC0415 - there where something is sent to RabbitMQ, as above
+
+    return isinstance(result, DeliveredMessage)
 
 
 def _is_too_large(error: BaseException) -> bool:
