@@ -216,7 +216,8 @@ class TraceMiddleware:
 
     It serves FastStream's brokers for Kafka (both of them) and RabbitMQ; messages of others pass through. Of
     several that a message passes, the outermost that is switched on for it counts; the broker's is around a
-    router's. The first in the list of middlewares sees what all others do.
+    router's. The first in the list of middlewares sees what all others do. A record that FastStream's parser
+    refuses passes none of them, and each records it as failed.
 
     Publishing by the broker itself passes the middlewares of the broker only. A function that is given as
     `relation=` is called with the `StreamMessage`, or with each record of a batch.
