@@ -40,7 +40,7 @@ def start_peer() -> Iterator[Callable[[str, str], Peer]]:
 @pytest.fixture(scope="module")
 def new_topic(kafka_address: str) -> Callable[[], str]:
     """Make a topic with a leader."""
-    producer = confluent_kafka.Producer({"bootstrap.servers": kafka_address})
+    producer = confluent_kafka.Producer({"bootstrap.servers": kafka_address, "log_level": 0})
 
     def make() -> str:
         name = f"interop-{uuid4().hex}"

@@ -24,12 +24,14 @@ class ConfluentKafka(OverKafka):
     appends = True
 
     async def send(self, destination: str, headers: Any = None, **options: Any) -> None:
-        producer = confluent_kafka.wrap(client.Producer({"bootstrap.servers": self.address}), **options)
+        producer = confluent_kafka.wrap(
+            client.Producer({"bootstrap.servers": self.address, "log_level": 0}), **options
+        )
         producer.produce(destination, b"value", partition=0, headers=headers)
         assert producer.flush(PATIENCE) == 0
 
     async def send_bare(self, destination: str, headers: dict[str, str | bytes]) -> None:
-        producer = client.Producer({"bootstrap.servers": self.address})
+        producer = client.Producer({"bootstrap.servers": self.address, "log_level": 0})
         producer.produce(destination, b"value", partition=0, headers={**headers})
         assert producer.flush(PATIENCE) == 0
 
@@ -66,7 +68,7 @@ class TestOfAProducerThatOpenTelemetryGivesOut(ConfluentKafka):
     async def test_around_ours_there_is_one_traceparent(self) -> None:
         """K-02: what it wrote is in the headers that we are given, and is kept."""
         place, telemetry = self.place(), Telemetry()
-        ours = confluent_kafka.wrap(client.Producer({"bootstrap.servers": self.address}))
+        ours = confluent_kafka.wrap(client.Producer({"bootstrap.servers": self.address, "log_level": 0}))
         producer: client.Producer = ConfluentKafkaInstrumentor.instrument_producer(ours, telemetry.provider)
 
         with telemetry.provider.get_tracer("app").start_as_current_span("app"):
@@ -81,7 +83,7 @@ class TestOfAProducerThatOpenTelemetryGivesOut(ConfluentKafka):
         """K-02: it appends to what we wrote."""
         place, telemetry = self.place(), Telemetry()
         theirs = ConfluentKafkaInstrumentor.instrument_producer(
-            client.Producer({"bootstrap.servers": self.address}), telemetry.provider
+            client.Producer({"bootstrap.servers": self.address, "log_level": 0}), telemetry.provider
         )
         producer: client.Producer = confluent_kafka.wrap(theirs)
 

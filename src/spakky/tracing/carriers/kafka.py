@@ -115,6 +115,8 @@ def _has_hole(header: object) -> bool:
 
 
 _SPRING_ATTEMPT: Final = "retry_topic-attempts"
+_COUNTS: Final = (RETRY_COUNT, _SPRING_ATTEMPT)
+_SIZES_OF_A_NAME: Final = tuple(map(len, _COUNTS))
 
 
 def delivery_from(headers: object, timestamp: int | None = None) -> Delivery:
@@ -127,16 +129,26 @@ def delivery_from(headers: object, timestamp: int | None = None) -> Delivery:
         timestamp: Its timestamp in milliseconds since 1970; `None` or a negative one if it has none. One that
             backends cannot store says nothing.
     """
-    attempt = _attempt({_lower_name(header): header[1] for header in _pairs(headers)})
-    return Delivery(
-        attempt=attempt,
-        sent_unix_nano=_nanoseconds(timestamp),
-        retry_count=attempt - 1 if attempt else 0,
-        follows_failure=attempt is not None and attempt > 1,
-    )
+    attempt = _attempt(_counts_in(headers))
+    sent = _nanoseconds(timestamp)
+    if attempt is None:
+        return Delivery(sent_unix_nano=sent)
+    retry_count = attempt - 1
+    return Delivery(attempt, None, None, sent, retry_count, follows_failure=retry_count > 0)
 
 
-def _attempt(counts: Mapping[str | None, object]) -> int | None:
+def _counts_in(headers: object) -> dict[str, object]:
+    """Return the last value of each header that counts attempts; most records have none."""
+    return {
+        lower: value
+        for name, value in _pairs(headers)
+        if isinstance(name, str) and len(name) in _SIZES_OF_A_NAME and (lower := name.lower()) in _COUNTS
+    }
+
+
+def _attempt(counts: Mapping[str, object]) -> int | None:
+    if not counts:
+        return None
     retries = count_in(counts.get(RETRY_COUNT))
     if retries is not None:
         return retries + 1
