@@ -156,6 +156,18 @@ def test_a_relation_by_function_is_asked_with_the_message() -> None:
     assert asked == [message]
 
 
+@pytest.mark.parametrize("answer", ["parent", None, ["child"]], ids=repr)
+def test_a_function_that_answers_with_something_else_makes_a_root(answer: Any) -> None:
+    assert Policy(relation=lambda message: answer).relation_of(object(), not_asked) == "root"
+
+
+def test_a_function_that_fails_makes_a_root() -> None:
+    def fail(message: object) -> Any:
+        raise LookupError
+
+    assert Policy(relation=fail).relation_of(object(), not_asked) == "root"
+
+
 @pytest.mark.parametrize("wrong", ["", {"orders": "parent"}, {"orders": None}], ids=repr)
 def test_what_is_no_relation_by_name_is_refused(wrong: Any) -> None:
     with pytest.raises(WrongUseError, match=r"^relation= takes 'child', 'link' or 'root', got "):
