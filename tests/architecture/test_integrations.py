@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,16 @@ CARRIERS = short_names("carriers")
 
 # Libraries with objects to wrap and messages to receive.
 CLIENTS = {"aiokafka", "aio_pika", "confluent_kafka", "kafka_python", "kombu", "pika"}
+AMQP = {"aio_pika", "kombu", "pika"}
+CONTRACTS = {
+    "ChoosingContract",
+    "FittingContract",
+    "HandlerContract",
+    "PullingContract",
+    "RetryingContract",
+    "SendingContract",
+    "VerbsReceivingContract",
+}
 FRAMEWORKS = {"celery"}  # they call the user's code, by hooks of their own
 MIDDLEWARE = {"asgi", "faststream"}
 WITHOUT_EXTRA = {"asgi"}
@@ -176,6 +187,20 @@ def test_the_library_itself_depends_on_nothing() -> None:
 @every_integration
 def test_an_integration_has_a_test_file(name: str) -> None:
     assert (ROOT / "tests" / "integrations" / f"test_{name}.py").is_file()
+
+
+@pytest.mark.parametrize("name", sorted(CLIENTS))
+def test_a_client_inherits_every_contract(name: str) -> None:
+    inherited = {
+        base.id
+        for path in (ROOT / "tests" / "integrations").glob(f"test_{name}*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ClassDef)
+        for base in node.bases
+        if isinstance(base, ast.Name)
+    }
+
+    assert CONTRACTS | ({"AmqpContract"} if name in AMQP else set()) <= inherited
 
 
 @every_integration

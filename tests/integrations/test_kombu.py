@@ -23,6 +23,7 @@ from kombu.mixins import ConsumerMixin, ConsumerProducerMixin
 from kombu.simple import SimpleQueue
 from wrapt import ObjectProxy
 
+from contract.amqp import AmqpContract
 from contract.choosing import ChoosingContract
 from contract.contexts import STALE, TRACEPARENT, full_context
 from contract.delivery import Delivery, VerbsReceivingContract
@@ -384,6 +385,26 @@ class TestRetrying(OverRabbitMQ, RetryingContract): ...
 
 
 class TestRetryingOverRedis(OverRedis, RetryingContract): ...
+
+
+class TestBroker(AmqpContract):
+    integration = kombu
+
+    @pytest.fixture(autouse=True)
+    def _on(self, link: Link) -> None:
+        self.link = link
+
+    async def declare_queue(self, name: str, arguments: dict[str, Any], *, durable: bool = False) -> None:
+        Queue(name, durable=durable, queue_arguments=arguments)(self.link.channel).declare()
+
+    async def publish_to(self, queue: str, headers: dict[str, Any]) -> None:
+        self.link.publish(headers, routing_key=queue)
+
+    async def get_from(self, queue: str, *, no_ack: bool = False) -> Message:
+        return message_in(Queue(queue)(self.link.channel), no_ack=no_ack)
+
+    async def reject(self, message: Message, *, requeue: bool) -> None:
+        message.reject(requeue=requeue)
 
 
 class TestPropagator:

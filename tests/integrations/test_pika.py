@@ -23,6 +23,7 @@ from pika.channel import Channel
 from pika.exceptions import NackError, UnroutableError, UnsupportedAMQPFieldException
 from pika.spec import Basic
 
+from contract.amqp import AmqpContract
 from contract.choosing import ChoosingContract
 from contract.contexts import STALE, TRACEPARENT, full_context
 from contract.delivery import Delivery, VerbsReceivingContract
@@ -1211,6 +1212,26 @@ def assert_conversation(recorder: MemoryRecorder, context: TraceContext | None) 
     ]
     assert {span.trace_id for span in spans} == {context.trace_id}
     assert {span.outcome for span in spans} == {"ok"}
+
+
+class TestBroker(AmqpContract):
+    integration = pika
+
+    @pytest.fixture(autouse=True)
+    def _on(self, link: Link) -> None:
+        self.link = link
+
+    async def declare_queue(self, name: str, arguments: dict[str, Any], *, durable: bool = False) -> None:
+        self.link.channel.queue_declare(name, durable=durable, arguments=arguments)
+
+    async def publish_to(self, queue: str, headers: dict[str, Any]) -> None:
+        self.link.publish(headers, queue)
+
+    async def get_from(self, queue: str, *, no_ack: bool = False) -> Message:
+        return await self.link.message(queue, auto_ack=no_ack)
+
+    async def reject(self, message: Message, *, requeue: bool) -> None:
+        self.link.channel.basic_reject(message[0].delivery_tag, requeue=requeue)
 
 
 class TestComingAgain:
