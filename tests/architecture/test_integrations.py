@@ -41,6 +41,7 @@ VERBS = {
     "unwrap": set[str](),
     "configure": {"Options"},
     "headers": {"SendOptions"},
+    "call_headers": {"CallOptions"},
     "retry_headers": {"SendOptions"},
     "consumer": {"ReceiveOptions"},
     "batch_consumer": {"ReceiveOptions"},
@@ -53,8 +54,8 @@ VERBS = {
     "TraceMiddleware": {"ReceiveOptions", "Options"},
 }
 OFFERED = {
-    **{name: VERBS.keys() - {"install", "uninstall", "TraceMiddleware"} for name in CLIENTS},
-    **{name: {"install", "uninstall", "headers", "context_from"} for name in FRAMEWORKS},
+    **{name: VERBS.keys() - {"install", "uninstall", "call_headers", "TraceMiddleware"} for name in CLIENTS},
+    "celery": {"install", "uninstall", "headers", "call_headers", "context_from"},
     **{name: {"TraceMiddleware", "context_from"} for name in MIDDLEWARE},
     "faststream": {"TraceMiddleware", "context_from", "process"},  # it has messages to pull as well
 }
@@ -108,7 +109,7 @@ def test_a_verb_takes_the_same_options_everywhere(name: str, function: str) -> N
 
 @pytest.mark.parametrize(("name", "function"), [case for case in every_verb() if VERBS[case.values[1]]])
 def test_a_verb_refuses_an_option_that_is_not_known(name: str, function: str) -> None:
-    free = {"configure", "headers", "consumer", "batch_consumer"}
+    free = {"configure", "headers", "call_headers", "consumer", "batch_consumer"}
     positional = [] if function in free or (name, function) in BARE else [_suitable(name, function)]
 
     with pytest.raises(WrongUseError, match=r"^there is no option 'relations' here; the options are "):

@@ -17,7 +17,10 @@ OUR_OWN = "spakky.tracing"
 
 
 def tree_of(name: str) -> ast.Module:
-    return ast.parse((PACKAGE / "integrations" / f"{name}.py").read_text(encoding="utf-8"))
+    """Return the source of an integration; one of several files is one tree."""
+    folder = PACKAGE / "integrations"
+    files = sorted((folder / name).glob("*.py")) or [folder / f"{name}.py"]
+    return ast.parse("\n".join(path.read_text(encoding="utf-8") for path in files))
 
 
 def is_private(name: str) -> bool:

@@ -34,7 +34,8 @@ def listed(module: str) -> list[str]:
 
 def test_there_are_modules_to_look_at() -> None:
     assert "spakky.tracing.context" in MODULES
-    assert "spakky.tracing.integrations.celery" in MODULES
+    assert "spakky.tracing.integrations.aiokafka" in MODULES
+    assert "spakky.tracing.integrations.celery" in PACKAGES
     assert "spakky.tracing" in PACKAGES
 
 

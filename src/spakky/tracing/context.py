@@ -203,7 +203,13 @@ class TraceContext:
         """Return the traceparent header (section 3.2): version 00, 55 characters, unknown flags zeroed."""
         return f"00-{self.trace_id}-{self.span_id}-{self.trace_flags & _KNOWN_FLAGS:02x}"
 
-    def child(self, *, sampled: bool | None = None, trace_state: TraceState | None = None) -> Self:
+    def child(
+        self,
+        *,
+        sampled: bool | None = None,
+        trace_state: TraceState | None = None,
+        span_id: str | None = None,
+    ) -> Self:
         """Start a span below this one: same trace, new span id, state and baggage carried on.
 
         The sampled flag and the trace state may only change together with the span id (section 3.4), so this
@@ -212,14 +218,26 @@ class TraceContext:
         Args:
             sampled: A new value for the sampled flag; `None` keeps it.
             trace_state: A new trace state; `None` keeps it.
+            span_id: 16 hexadecimal digits that are known already; `None` generates new ones.
+
+        Raises:
+            InvalidTraceparentError: The span id is not what section 3.2.2.4 allows.
         """
+        if span_id is not None:
+            _check("span_id", span_id, _SPAN_ID)
         flags = self.trace_flags
         if sampled is not None:
             flags = flags | SAMPLED_FLAG if sampled else flags & ~SAMPLED_FLAG
         state = self.trace_state if trace_state is None else trace_state
         cls = type(self)
         return _fill(
-            cls.__new__(cls), self.trace_id, generate_span_id(), self.span_id, flags, state, self.baggage
+            cls.__new__(cls),
+            self.trace_id,
+            span_id or generate_span_id(),
+            self.span_id,
+            flags,
+            state,
+            self.baggage,
         )
 
     def with_baggage(self, baggage: Baggage) -> Self:

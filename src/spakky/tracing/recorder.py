@@ -61,6 +61,7 @@ class Span:
         is_redelivered: Whether the broker handed it out again; `None` if it does not say.
         queue_time_nano: How long the message was on its way, in nanoseconds, from its own timestamp to the
             start of its processing; 0 if the clocks disagree, `None` if it has no timestamp.
+        is_scheduled: Whether a clock started it, such as Celery's beat.
     """
 
     name: str
@@ -81,6 +82,7 @@ class Span:
     death_count: int | None = None
     is_redelivered: bool | None = None
     queue_time_nano: int | None = None
+    is_scheduled: bool = False
 
 
 class Recorder(ABC):
@@ -225,6 +227,7 @@ class _OpenSpan:
                 death_count=operation.death_count,
                 is_redelivered=operation.is_redelivered,
                 queue_time_nano=_queue_time(operation.sent_unix_nano, self._start),
+                is_scheduled=operation.is_scheduled,
             )
         )
 

@@ -38,6 +38,7 @@ class Operation:
         is_redelivered: Whether the broker hands it out again; `None` if it does not say.
         sent_unix_nano: The message's own timestamp, in nanoseconds since 1970 (UTC), as exact as the broker
             has it; `None` if there is none.
+        is_scheduled: Whether a clock started it, such as Celery's beat.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Operation:
     death_count: int | None = None
     is_redelivered: bool | None = None
     sent_unix_nano: int | None = None
+    is_scheduled: bool = False
 
 
 class ISpan(Protocol):

@@ -16,6 +16,7 @@ from spakky.tracing.tracer import ITracer, get_tracer, set_tracer
 from spakky.tracing.w3c_propagator import W3C
 
 __all__ = [
+    "CallOptions",
     "EnabledChoice",
     "Options",
     "Policy",
@@ -79,6 +80,19 @@ class ReceiveOptions(TypedDict, total=False):
     relation: RelationChoice
     enabled: EnabledChoice
     tracer: ITracer
+
+
+class CallOptions(TypedDict, total=False):
+    """Options of a single call of a task; all may be left out.
+
+    Attributes:
+        relation: How its run relates to its sender; as it is for the app or the task unless given. A worker
+            whose own relation is `root` does not trust its senders, and keeps to it.
+        enabled: `False` sends its headers as they are, without a context.
+    """
+
+    relation: Relation
+    enabled: bool
 
 
 class Options(SendOptions, ReceiveOptions, total=False):

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, Self, TypeAlias
 
+from spakky.tracing.baggage import Baggage
 from spakky.tracing.boundaries._guarded import (
     Recording,
     delivery_of,
@@ -27,7 +28,6 @@ from spakky.tracing.tracer import Operation, Outcome
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from spakky.tracing.baggage import Baggage
     from spakky.tracing.boundaries.options import Policy, Relation, Settings
 
 __all__ = ["Batch", "BatchProcessing", "Processing", "Receiver", "messages_in"]
@@ -72,18 +72,27 @@ class Receiver(Generic[MessageT]):
         self._check(message)
         return self.sender_of(message) if self.reads(message) else None
 
-    def process(self, message: MessageT, *, sender: TraceContext | None = None) -> Processing[MessageT]:
+    def process(
+        self,
+        message: MessageT,
+        *,
+        sender: TraceContext | None = None,
+        links: tuple[TraceContext, ...] = (),
+        ids: TraceContext | None = None,
+    ) -> Processing[MessageT]:
         """Return the processing of *message*, a `with` block.
 
         Args:
             message: A received message.
             sender: The sender's context where the message does not carry it (a call within the process).
+            links: What it comes from besides its sender; a `root` comes from nothing.
+            ids: A new root whose ids the processing is to have, which others know already.
 
         Raises:
             WrongUseError: This is no message of the client library.
         """
         self._check(message)
-        return Processing(self, [message], sender)
+        return Processing(self, [message], sender, links, ids)
 
     def process_batch(self, batch: Batch[MessageT]) -> BatchProcessing[MessageT]:
         """Return the processing of several messages as one, a `with` block.
@@ -173,17 +182,36 @@ class Processing(Generic[MessageT]):
     """
 
     def __init__(
-        self, receiver: Receiver[MessageT], messages: list[MessageT], sender: TraceContext | None = None
+        self,
+        receiver: Receiver[MessageT],
+        messages: list[MessageT],
+        sender: TraceContext | None = None,
+        links: tuple[TraceContext, ...] = (),
+        ids: TraceContext | None = None,
     ) -> None:
         self.context: TraceContext | None = None
         self.links: tuple[TraceContext, ...] = ()
         self._receiver = receiver
         self._messages = messages
         self._sender = sender
+        self._further_links = links
+        self._ids = ids
         self._is_paused = False
         self._resumes_in: TraceContext | None = None
         self._scope: Scope | None = None
         self._span: Recording | None = None
+
+    @property
+    def is_recorded(self) -> bool:
+        """Whether there is a span of the processing."""
+        return self._span is not None
+
+    def expected_context(self) -> TraceContext | None:
+        """Return the context that the block would have unless a tracer gives it ids of its own.
+
+        `None` where processing is switched off. Nothing is made current.
+        """
+        return self._relate().context if self._reads() else None
 
     def open(self) -> Self:
         """Make the message's context current; `with` calls it.
@@ -226,14 +254,22 @@ class Processing(Generic[MessageT]):
         relation = self._receiver.relation_to(message)
         delivery = delivery_of(self._receiver.client, message)
         if relation == "root":
-            return _Related(TraceContext.new_root(), delivery=delivery)
-        sender = self._sender or self._receiver.sender_of(message)
+            return _Related(self._root(), delivery=delivery)
+        sender, links = self._sender or self._receiver.sender_of(message), self._further_links
         if sender is None:
-            root = TraceContext.new_root(baggage=self._receiver.baggage_from(message))
-            return _Related(root, delivery=delivery)
+            return _Related(self._root(self._receiver.baggage_from(message)), None, links, delivery)
         if relation == "link":
-            return _Related(TraceContext.new_root(baggage=sender.baggage), None, (sender,), delivery)
-        return _Related(sender.child(), sender, (sender,) if delivery.follows_failure else (), delivery)
+            return _Related(self._root(sender.baggage), None, (sender, *links), delivery)
+        links = (sender, *links) if delivery.follows_failure else links
+        return _Related(self._child_of(sender), sender, links, delivery)
+
+    def _root(self, baggage: Baggage | None = None) -> TraceContext:
+        if self._ids is None:
+            return TraceContext.new_root(baggage=baggage)
+        return self._ids.with_baggage(baggage or Baggage())
+
+    def _child_of(self, sender: TraceContext) -> TraceContext:
+        return sender.child(span_id=self._ids.span_id if self._ids else None)
 
     def _start(self, related: _Related) -> Recording | None:
         tracer = self._receiver.policy.active_tracer()
@@ -253,6 +289,7 @@ class Processing(Generic[MessageT]):
             death_count=related.delivery.death_count,
             is_redelivered=related.delivery.is_redelivered,
             sent_unix_nano=related.delivery.sent_unix_nano,
+            is_scheduled=related.delivery.is_scheduled,
         )
 
     def __enter__(self) -> Self:

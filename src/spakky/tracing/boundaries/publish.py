@@ -94,7 +94,7 @@ class Sender(Generic[HeadersT]):
         self._client.carrier.set(headers, RETRY_COUNT, str(retry_count))
         return headers
 
-    def publish(
+    def publish(  # noqa: PLR0913 - one argument for each thing that only some clients know
         self,
         existing: object,
         destination: str,
@@ -102,6 +102,7 @@ class Sender(Generic[HeadersT]):
         names: Sequence[str] = (),
         name: str | None = None,
         room: int | None = None,
+        is_scheduled: bool = False,
     ) -> Publishing[HeadersT]:
         """Return the sending of a message, a `with` block around the client's own call.
 
@@ -112,6 +113,7 @@ class Sender(Generic[HeadersT]):
             name: The name of the sending; `send` and the destination unless given.
             room: How many bytes the headers may take, as the client counts their size; `None` if that is as
                 usual.
+            is_scheduled: Whether a clock sends it: it starts a trace, whatever is current or in its headers.
 
         Raises:
             WrongUseError: *existing* cannot be the headers of a message.
@@ -119,13 +121,13 @@ class Sender(Generic[HeadersT]):
         if not self.writes_to(destination, names):
             return Publishing(cast("HeadersT", existing))
         headers = self._client.carrier.copy(existing)
-        current = TraceContext.get()
-        carried = self._carried(current, headers)
+        current = None if is_scheduled else TraceContext.get()
+        carried = None if is_scheduled else self._carried(current, headers)
         if carried is not None:
             span = self._span(carried.child(), carried, destination, name)
             return Publishing(headers, carried, span)
         context = current.child() if current else self._root(headers)
-        span = self._span(context, current, destination, name)
+        span = self._span(context, current, destination, name, is_scheduled=is_scheduled)
         sent = span.context if span else current or context
         publishing = Publishing(self._written(headers, sent), sent, span, self, destination)
         publishing.fit(self._client.room if room is None else room)
@@ -169,13 +171,15 @@ class Sender(Generic[HeadersT]):
         written = inject(self._policy, carrier, carrier.copy(headers, self._policy.fields), context)
         return headers if written is None else written
 
-    def _span(
+    def _span(  # noqa: PLR0913 - one argument for each thing that a span says
         self,
         context: TraceContext,
         parent: TraceContext | None,
         destination: str,
         name: str | None = None,
         links: tuple[TraceContext, ...] = (),
+        *,
+        is_scheduled: bool = False,
     ) -> Recording | None:
         tracer = self._policy.active_tracer()
         if tracer is None:
@@ -190,6 +194,7 @@ class Sender(Generic[HeadersT]):
                 context=context,
                 parent=parent,
                 links=links,
+                is_scheduled=is_scheduled,
             ),
         )
 

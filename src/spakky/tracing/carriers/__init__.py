@@ -35,6 +35,7 @@ class Delivery(NamedTuple):
         retry_count: How often it was sent on after a failed attempt, by its own header.
         follows_failure: Whether it was sent on or dead-lettered after a failed attempt: its processing links
             to what its headers name.
+        is_scheduled: Whether a clock sent it, such as Celery's beat.
     """
 
     attempt: int | None = None
@@ -43,6 +44,7 @@ class Delivery(NamedTuple):
     sent_unix_nano: int | None = None
     retry_count: int = 0
     follows_failure: bool = False
+    is_scheduled: bool = False
 
 
 UNKNOWN: Final = Delivery()

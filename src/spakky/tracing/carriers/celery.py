@@ -15,7 +15,13 @@ from typing import Any, Final
 
 from spakky.tracing.carriers.amqp import AmqpCarrier
 
-__all__ = ["CARRIER", "CeleryCarrier"]
+__all__ = ["CARRIER", "LINKS", "RELATION", "CeleryCarrier"]
+
+LINKS: Final = "x-trace-links"
+"""The header with what a task comes from besides its sender: traceparents with commas between."""
+
+RELATION: Final = "x-trace-relation"
+"""The header with what a sender wants of the trace of one task, for the hooks on its way."""
 
 _NESTED: Final = "headers"
 
