@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, get_args
 from weakref import ref
 
 from celery import current_task
 
-from spakky.tracing.boundaries.options import Settings
+from spakky.tracing.boundaries.options import Relation, Settings
 from spakky.tracing.boundaries.process import Receiver
 from spakky.tracing.boundaries.publish import Sender
 from spakky.tracing.integrations.celery._call import is_off_for, relation_wanted_by
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from celery import Celery
     from celery.app.task import Context
 
-    from spakky.tracing.boundaries.options import Policy, Relation
+    from spakky.tracing.boundaries.options import Policy
 
 __all__ = ["Hook", "any_hook", "hook_of", "put_hook_on", "sending_hook", "take_hook_off"]
 
@@ -41,8 +41,7 @@ class Hook:
         self._receiver = _receiver(policy)
         self._switched_off = _receiver(policy, enabled=False)
         self._receivers: dict[Relation, Receiver[Context]] = {
-            "child": _receiver(policy, relation="child"),
-            "link": _receiver(policy, relation="link"),
+            relation: _receiver(policy, relation=relation) for relation in get_args(Relation)
         }
 
     def receiver(self, request: Context) -> Receiver[Context]:
@@ -60,9 +59,7 @@ class Hook:
         wanted = relation_wanted_by(request)
         if wanted is None or self._receiver.relation_to(request) == "root":
             return self._receiver
-        return self._receivers.get(wanted) or self._receivers.setdefault(
-            wanted, _receiver(self.policy, relation=wanted)
-        )
+        return self._receivers[wanted]
 
 
 def _receiver(policy: Policy, **changes: Any) -> Receiver[Context]:
