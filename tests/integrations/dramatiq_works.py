@@ -163,9 +163,10 @@ class Works:
             raise raised.pop()
         return returned[0]
 
-    def settle(self, message: Message[Any]) -> None:
-        """Wait until the worker is done with *message*, which is not tried again."""
-        self._ends.wait(message.message_id)
+    def join(self) -> None:
+        """Wait until the worker of a `StubBroker` is done with all there is, also with what that has sent."""
+        assert isinstance(self.broker, StubBroker)
+        self.broker.join(self.queue, timeout=PATIENCE * 1000, fail_fast=False)
 
     @contextlib.contextmanager
     def ambient(self) -> Iterator[None]:
