@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 PATIENCE: Final = 15
 TICK: Final = 20  # milliseconds that a consumer waits for a message before it looks around
 OWN_OPTIONS: Final = frozenset(["eta", "redis_message_id", "pipe_target", "retries"])
-AT_ONCE: Final = {"min_backoff": 1, "max_backoff": 1}
+AT_ONCE: Final[dict[str, Any]] = {"min_backoff": 1, "max_backoff": 1}
 
 
 def new_broker(url: str, name: str, *middleware: Middleware) -> Broker:
-    """Return a broker with nothing but dramatiq's own middlewares and these; *name* is a namespace in Redis."""
+    """Return a broker with dramatiq's own middlewares and these; *name* is a namespace in Redis."""
     given = [*(each() for each in default_middleware), *middleware]
     if url.startswith("amqp"):
         return RabbitmqBroker(url=url, middleware=given)
@@ -114,7 +114,7 @@ class Works:
             self._bodies.pop(key)()
 
         @self.actor(name="quiet")
-        def quiet() -> None:
+        def quiet(*_: object) -> None:
             """Do nothing."""
 
         self._call: Actor[Any, Any] = call
@@ -170,7 +170,7 @@ class Works:
 
     @contextlib.contextmanager
     def ambient(self) -> Iterator[None]:
-        """Make what is current in this thread so in the worker's, outside of any actor; then the other way."""
+        """Make what is current in this thread so in the worker's, outside of actors; then the other way."""
         before = TraceContext.get()
         self.run(lambda: _make_current(before))
         try:
@@ -209,8 +209,10 @@ class Mailbox:
     def message(self, *, delayed: bool = False) -> MessageProxy:
         consumer = self._consumers[f"{self.queue}.DQ" if delayed else self.queue]
         deadline = time.monotonic() + PATIENCE
-        while (message := next(consumer)) is None:
+        message: MessageProxy | None = None
+        while message is None:
             assert time.monotonic() < deadline, "no message arrived"
+            message = next(consumer)
         consumer.ack(message)
         return message
 

@@ -21,8 +21,7 @@ from uuid import uuid4
 
 import pytest
 from dramatiq import Message, Middleware, Retry, Worker, group, pipeline
-from dramatiq.brokers.stub import StubBroker
-from dramatiq.errors import QueueNotFound
+from dramatiq.brokers.rabbitmq import RabbitmqBroker
 from dramatiq.middleware import AsyncIO, CurrentMessage, GroupCallbacks, SkipMessage
 from dramatiq.rate_limits.backends import StubBackend
 
@@ -130,7 +129,7 @@ class TestSending(SendingContract):
                 order.send_with_options(args=(item,), delay=10, **(headers or {}))
             else:
                 given = {} if headers is None else headers
-                message = Message(self.mailbox.queue, "order", (item,), {}, options=given)
+                message: Message[Any] = Message(self.mailbox.queue, "order", (item,), {}, options=given)
                 if way == "enqueue":
                     broker.enqueue(message)
                 elif way == "pipeline":
@@ -209,7 +208,9 @@ class TestReceiving(ReceivingContract):
 class TestEnqueuing:
     def test_a_message_that_was_enqueued_carries_nothing_to_the_next_time(self, works: Works) -> None:
         """A-10, A-11: neither into another trace nor out of all traces."""
-        message = Message(works.queue, "quiet", (), {}, options={"app": 1, "Traceparent": "bad"})
+        message: Message[Any] = Message(
+            works.queue, "quiet", (), {}, options={"app": 1, "Traceparent": "bad"}
+        )
         with traced(works.broker):
             with TraceContext.use(full_context()):
                 assert works.broker.enqueue(message) is message
@@ -239,15 +240,31 @@ class TestEnqueuing:
                 assert TraceContext.get() is context
         gc.collect()
 
-        assert {span.outcome for span in recorder.spans} == {"error"}
-        assert len({span.span_id for span in recorder.spans}) == len(recorder.spans) >= 3
+        # Dramatiq connects to RabbitMQ before it asks any middleware.
+        assert [span.outcome for span in recorder.spans] == ([] if url.startswith("amqp") else ["error"] * 3)
         assert kept(Publishing) == kept(Scope) == []
         broker.close()
+
+    def test_a_connection_that_was_lost_is_an_error_and_the_next_one_is_not(
+        self, amqp_url: str, recorder: MemoryRecorder
+    ) -> None:
+        """C-01: dramatiq itself enqueues the message again."""
+        with Mailbox(amqp_url).open() as mailbox, traced(mailbox.broker, tracer=recorder):
+            assert isinstance(mailbox.broker, RabbitmqBroker)
+            mailbox.order.send()
+            mailbox.message()
+            mailbox.broker.connection.close()
+            mailbox.order.send()
+            sender = dramatiq.context_from(mailbox.message())
+
+        assert [span.outcome for span in recorder.spans] == ["ok", "error", "ok"]
+        assert sender is not None
+        assert sender.span_id == recorder.spans[2].span_id
 
     def test_a_message_that_failed_and_is_enqueued_again_carries_the_context_of_then(
         self, works: Works, recorder: MemoryRecorder
     ) -> None:
-        message = Message(works.queue, "quiet", (), {"not": object()}, {"app": 1})
+        message: Message[Any] = Message(works.queue, "quiet", (), {"not": object()}, {"app": 1})
         seen = self.senders_in(works)
         with traced(works.broker, tracer=recorder):
             with TraceContext.use(full_context()), pytest.raises(TypeError):
@@ -389,7 +406,7 @@ class TestMiddlewares:
         works.broker.add_middleware(middleware, before=first if place == "first" else None)
         works.actor("next")(lambda *_: None)
         works.actor("step")(lambda: 7)
-        message = Message(works.queue, "step", (), {}, {"on_success": "next"})
+        message: Message[Any] = Message(works.queue, "step", (), {}, {"on_success": "next"})
         step = pipeline([message, Message(works.queue, "next", (), {}, {})], broker=works.broker)
 
         with TraceContext.use(TraceContext.new_root()) as context:
@@ -429,22 +446,18 @@ class TestMiddlewares:
 
         class KeepsBack(Middleware):
             def before_ack(self, broker: Broker, message: MessageProxy) -> None:
-                if message.args:
+                if message.actor_name == "lost":
                     raise SkipMessage
 
         works.broker.add_middleware(KeepsBack())
         with traced(works.broker, tracer=recorder):
-            works.deliver(Message(works.queue, "quiet", (), {"traceparent": TRACEPARENT}, {}))
-            lost = works.actor("lost")(lambda _: None)
-            works.deliver(lost.message(1))
+            works.deliver(Message(works.queue, "quiet", (), {}, {"traceparent": TRACEPARENT}))
+            works.deliver(works.actor("lost")(lambda: None).message_with_options(traceparent=TRACEPARENT))
             works.deliver(Message(works.queue, "quiet", (), {}, {}))
-            wait_until(lambda: len(recorder.spans) == 3)
             assert works.run(lambda: current().parent_span_id) is None
-            with traced(works.broker, enabled=False):
-                pass
 
         assert works.run(TraceContext.get) is None
-        assert [span.outcome for span in recorder.spans] == ["error", "ok", "ok", "ok"]
+        assert [span.outcome for span in recorder.spans] == ["ok"] * 4
 
     def test_two_brokers_keep_to_their_own_options(self, recorder: MemoryRecorder) -> None:
         other = MemoryRecorder()
@@ -759,9 +772,7 @@ class TestAsyncActors:
         with works.open():
             yield works
 
-    def test_its_context_is_current_in_an_async_actor(
-        self, works: Works, recorder: MemoryRecorder
-    ) -> None:
+    def test_its_context_is_current_in_an_async_actor(self, works: Works, recorder: MemoryRecorder) -> None:
         """T-04: through every await, and in the tasks that it starts."""
         seen: list[TraceContext] = []
         quiet = works.broker.get_actor("quiet")
@@ -806,12 +817,12 @@ class TestAsyncActors:
         works.broker.add_middleware(AsyncIO())
         seen: dict[str, list[str]] = {}
         worker = Worker(works.broker, worker_timeout=20, worker_threads=8)
-        everybody = threading.Barrier(8)
+        everybody = asyncio.Barrier(8)
 
         @works.actor()
         async def look(key: str) -> None:
             first = current().trace_id
-            await asyncio.to_thread(everybody.wait, PATIENCE)
+            await everybody.wait()
             seen[key] = [first, current().trace_id]
 
         with traced(works.broker):
@@ -867,36 +878,31 @@ class TestEndings:
 
         assert [span.outcome for span in recorder.spans] == outcomes
         assert {span.parent_span_id for span in recorder.spans} == {SENDER.span_id}
-        assert all((span.error is not None) == (span.outcome in {"error", "retry"}) for span in recorder.spans)
+        assert all(
+            (span.error is not None) == (span.outcome in {"error", "retry"}) for span in recorder.spans
+        )
 
-    @pytest.mark.parametrize("kind", ["time limit", "shutdown"])
-    def test_an_exception_that_is_raised_into_the_thread_leaves_nothing(
-        self, recorder: MemoryRecorder, kind: str
+    def test_an_actor_that_is_interrupted_by_a_shutdown_is_tried_again(
+        self, recorder: MemoryRecorder
     ) -> None:
+        """C-10: dramatiq raises the exception into the thread."""
         works = Works()
         started, go_on = threading.Event(), threading.Event()
 
-        @works.actor(**AT_ONCE, max_retries=1, time_limit=100 if kind == "time limit" else 60_000, notify_shutdown=True)
+        @works.actor(**AT_ONCE, notify_shutdown=True)
         def works_on() -> None:
             started.set()
             deadline = time.monotonic() + PATIENCE
             while time.monotonic() < deadline:
                 go_on.wait(0.01)  # an exception gets in between two waits
 
-        limits = [each for each in works.broker.middleware if type(each).__name__ == "TimeLimit"]
-        with traced(works.broker, tracer=recorder):
-            with works.open():
-                works.deliver(works_on.message_with_options(traceparent=TRACEPARENT))
-                assert started.wait(PATIENCE)
-                if kind == "time limit":
-                    wait_until(lambda: len(recorder.spans) == 2)
-                    assert works.run(lambda: current().parent_span_id) is None
+        with traced(works.broker, tracer=recorder), works.open():
+            works.deliver(works_on.message_with_options(traceparent=TRACEPARENT))
+            assert started.wait(PATIENCE)
 
-        assert limits
-        outcomes = ["retry", "error", "ok"] if kind == "time limit" else ["retry"]
-        assert [span.outcome for span in recorder.spans] == outcomes
-        assert str(recorder.spans[0].error).endswith("TimeLimitExceeded" if kind == "time limit" else "Shutdown")
-        assert {span.parent_span_id for span in recorder.spans} <= {SENDER.span_id, None}
+        (run,) = recorder.spans
+        assert (run.outcome, run.parent_span_id) == ("retry", SENDER.span_id)
+        assert str(run.error).endswith(".Shutdown")
 
     def test_a_retry_that_cannot_be_sent_is_an_error(self, works: Works, recorder: MemoryRecorder) -> None:
         class Refuses(Middleware):
@@ -925,9 +931,14 @@ class TestEndings:
         recorder = MemoryRecorder()
         name = f"back-{uuid4().hex}"
         held, go_on = threading.Event(), threading.Event()
+
+        def hold() -> None:
+            held.set()
+            go_on.wait(PATIENCE)
+
         brokers = [new_broker(url, name, dramatiq.TraceMiddleware(tracer=recorder)) for _ in range(2)]
         for broker in brokers:
-            actor(broker, name, "hold")(lambda: (held.set(), go_on.wait(PATIENCE)) and None)
+            actor(broker, name, "hold")(hold)
             actor(broker, name, "look")(lambda: None)
         first, second = (Worker(each, worker_timeout=20, worker_threads=1) for each in brokers)
         first.start()
@@ -962,17 +973,17 @@ class TestChoosing:
         another = "child" if relation == "root" else "root"
         for choice in (
             relation,
-            {"look": relation, works.queue: another},
+            {"call": relation, works.queue: another},
             {works.queue: relation},
-            lambda message: relation if message.actor_name == "look" else another,
+            lambda message: relation if message.actor_name == "call" else another,
         ):
             assert self.relation_seen(works, relation=choice) == relation
 
     def test_an_actor_can_be_switched_off_by_its_name(self, works: Works, recorder: MemoryRecorder) -> None:
         """C-15: an actor counts before its queue."""
-        assert self.relation_seen(works, enabled={"look": False, works.queue: True}) == "off"
+        assert self.relation_seen(works, enabled={"call": False, works.queue: True}) == "off"
         assert self.relation_seen(works, enabled={works.queue: False}) == "off"
-        assert self.relation_seen(works, enabled={"look": True, works.queue: False}) == "child"
+        assert self.relation_seen(works, enabled={"call": True, works.queue: False}) == "child"
 
     def test_a_message_to_what_is_switched_off_is_sent_as_it_is(self, works: Works) -> None:
         with (
@@ -990,13 +1001,9 @@ class TestChoosing:
 
     def relation_seen(self, works: Works, **options: Any) -> str:
         recorder = MemoryRecorder()
-        seen: list[TraceContext | None] = []
-        works.actor("look")(lambda: seen.append(TraceContext.get()))
+        carried = {"traceparent": TRACEPARENT, "baggage": "tenant=acme", "eta": 1}
         with traced(works.broker, tracer=recorder, **options):
-            carried = {"traceparent": TRACEPARENT, "baggage": "tenant=acme", "eta": 1}
-            works.deliver(Message(works.queue, "look", (), {}, carried))
-            works.join()
-        (context,) = seen
+            context = works.run(TraceContext.get, carried)
         if context is None:
             assert not recorder.spans
             return "off"
@@ -1004,6 +1011,168 @@ class TestChoosing:
         relation = "child" if context.trace_id == SENDER.trace_id else "link" if span.links else "root"
         assert dict(context.baggage) == ({} if relation == "root" else {"tenant": "acme"})
         return relation
+
+
+class Mill:
+    """A worker in processes of its own, and a broker in this process that sends it messages."""
+
+    def __init__(self, url: str, program: list[str], folder: Path) -> None:
+        self._program = program
+        self.record = folder / "spans.jsonl"
+        self._notes = folder / "notes.jsonl"
+        self._name = f"mill-{uuid4().hex}"
+        self._url = url
+        self.broker = new_broker(url, self._name)
+        self.worker: Guarded | None = None
+
+    @contextlib.contextmanager
+    def open(self) -> Iterator[Mill]:
+        self.broker.declare_queue(self._name)
+        with Guarded() as guarded:
+            self.worker = guarded
+            guarded.start("worker", self._command(), self._environment())
+            yield self
+            log = guarded.log("worker")
+        delete(self.broker, self._name)
+        assert "Unexpected failure" not in log
+
+    def send(self, actor: str, *args: object, **options: Any) -> tuple[str, TraceContext]:
+        """Send a message in a trace of its own; return its id and the trace."""
+        recorder = JsonLinesRecorder(self.record, process="sender")
+        delay = options.pop("delay", None)
+        message = self.message(actor, *args, **options)
+        with traced(self.broker, tracer=recorder), TraceContext.use(full_context()) as context:
+            self.broker.enqueue(message, delay=delay)
+        recorder.close()
+        assert context is not None
+        return message.message_id, context
+
+    def message(self, actor: str, *args: object, **options: Any) -> Message[Any]:
+        return Message(self._name, actor, args, {}, options)
+
+    def notes(self, message_id: str, count: int = 1) -> list[dict[str, Any]]:
+        """Return what an actor has noted in each attempt."""
+        return self._wait(lambda: [note for note in self._read_notes() if note["id"] == message_id], count)
+
+    def spans(self, trace: TraceContext, count: int) -> list[Span]:
+        """Return the recorded spans of a trace, of all processes, in the order in which they began."""
+
+        def look() -> list[Span]:
+            return [span for span in read_spans(self.record) if span.trace_id == trace.trace_id]
+
+        return sorted(self._wait(look, count), key=lambda span: span.start_unix_nano)
+
+    def _wait(self, look: Callable[[], list[Any]], count: int) -> list[Any]:
+        assert self.worker is not None
+        deadline = time.monotonic() + 2 * PATIENCE
+        while len(found := look()) < count:
+            assert time.monotonic() < deadline, self.worker.excuse("worker") or self.worker.log("worker")
+            time.sleep(0.02)
+        return found
+
+    def _read_notes(self) -> list[dict[str, Any]]:
+        lines = self._notes.read_text().splitlines() if self._notes.exists() else []
+        return [json.loads(line) for line in lines]
+
+    def _command(self) -> list[str]:
+        apps = Path(__file__).parent / "dramatiq_apps"
+        options = ("--processes", "2", "--threads", "2", "--worker-shutdown-timeout", "5000")
+        return [*self._program, "mill", *options, "--path", str(apps)]
+
+    def _environment(self) -> dict[str, str]:
+        return {
+            **os.environ,
+            "dramatiq_worker_timeout": "50",
+            "MILL_BROKER": self._url,
+            "MILL_NAME": self._name,
+            "MILL_NOTES": str(self._notes),
+            "SPAKKY_TRACING_RECORD": str(self.record),
+        }
+
+
+THREADS = [sys.executable, "-m", "dramatiq"]
+GREENLETS = [str(Path(sys.executable).with_name("dramatiq-gevent"))]
+
+
+@pytest.fixture(
+    scope="module",
+    params=[("amqp_url", THREADS), ("redis_url", THREADS), ("redis_url", GREENLETS)],
+    ids=["rabbitmq", "redis", "redis and gevent"],
+)
+def mill(
+    request: pytest.FixtureRequest, amqp_url: str, redis_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Mill]:
+    broker, program = request.param
+    url = {"amqp_url": amqp_url, "redis_url": redis_url}[broker]
+    with Mill(url, program, tmp_path_factory.mktemp("mill")).open() as mill:
+        yield mill
+
+
+class TestWorkerProcesses:
+    """T-04: `python -m dramatiq`, over RabbitMQ and Redis."""
+
+    @pytest.mark.parametrize("actor", ["look", "look_async"])
+    def test_an_actor_runs_in_the_trace_of_its_sender(self, mill: Mill, actor: str) -> None:
+        message_id, trace = mill.send(actor)
+
+        (note,) = mill.notes(message_id)
+        sending, run = mill.spans(trace, 2)
+        assert (sending.kind, sending.parent_span_id, sending.outcome) == ("producer", trace.span_id, "ok")
+        assert (run.kind, run.parent_span_id, run.outcome) == ("consumer", sending.span_id, "ok")
+        assert (run.name, run.attempt) == (f"run {actor}", 1)
+        assert (note["trace_id"], note["span_id"]) == (trace.trace_id, run.span_id)
+        assert (note["baggage"], note["trace_state"]) == ({"tenant": "acme"}, "congo=t61")
+        assert sending.process_id == os.getpid() != run.process_id == note["pid"]
+
+    def test_a_delayed_message_keeps_its_sender(self, mill: Mill) -> None:
+        message_id, trace = mill.send("look", delay=20)
+
+        (note,) = mill.notes(message_id)
+        sending, run = mill.spans(trace, 2)
+        assert (note["trace_id"], run.parent_span_id) == (trace.trace_id, sending.span_id)
+
+    def test_a_message_that_is_retried_stays_in_its_trace(self, mill: Mill) -> None:
+        message_id, trace = mill.send("fails_twice")
+
+        notes = mill.notes(message_id, 3)
+        sending, *runs = mill.spans(trace, 4)
+        assert [note["parent_span_id"] for note in notes] == [sending.span_id] * 3
+        assert [(run.attempt, run.outcome) for run in runs] == [(1, "retry"), (2, "retry"), (3, "ok")]
+        assert [note["baggage"] for note in notes] == [{"tenant": "acme"}] * 3
+
+    def test_an_actor_that_sends_to_another_is_its_parent(self, mill: Mill) -> None:
+        _, trace = mill.send("sends_on")
+
+        first, run, second, last = mill.spans(trace, 4)
+        assert [each.parent_span_id for each in (run, second, last)] == [
+            first.span_id,
+            run.span_id,
+            second.span_id,
+        ]
+
+    def test_an_actor_that_takes_too_long_is_recorded_and_the_next_one_is_in_its_own_trace(
+        self, mill: Mill
+    ) -> None:
+        """C-04: dramatiq raises the exception into the thread."""
+        _, trace = mill.send("takes_too_long")
+
+        _, run = mill.spans(trace, 2)
+        assert (run.outcome, run.error) == ("error", "dramatiq.middleware.time_limit.TimeLimitExceeded")
+        others = [mill.send("look") for _ in range(8)]
+        assert [mill.notes(each)[0]["trace_id"] for each, _ in others] == [
+            each.trace_id for _, each in others
+        ]
+
+    def test_messages_without_context_start_traces_whose_ids_differ_between_the_processes(
+        self, mill: Mill
+    ) -> None:
+        messages: list[Message[Any]] = [mill.message("look") for _ in range(10)]
+        for message in messages:
+            mill.broker.enqueue(message)
+
+        notes = [mill.notes(message.message_id)[0] for message in messages]
+        assert len({note["trace_id"] for note in notes}) == 10
+        assert {note["parent_span_id"] for note in notes} == {None}
 
 
 def current() -> TraceContext:
