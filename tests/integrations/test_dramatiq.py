@@ -279,6 +279,30 @@ class TestEnqueuing:
         assert failed.trace_id != sent.trace_id
         assert [sender.span_id for sender in seen] == [sent.span_id]
 
+    def test_a_message_that_one_broker_did_not_take_is_sent_by_another(
+        self, works: Works, recorder: MemoryRecorder
+    ) -> None:
+        class Refuses(Middleware):
+            def before_enqueue(self, broker: Broker, message: Message[Any], delay: int) -> None:
+                raise SkipMessage
+
+        message: Message[Any] = Message(works.queue, "quiet", (), {}, {"app": 1})
+        seen = self.senders_in(works)
+        with Works().open() as refusing:
+            refusing.broker.declare_queue(works.queue)
+            with traced(refusing.broker, tracer=recorder), traced(works.broker, tracer=recorder):
+                refusing.broker.add_middleware(Refuses())
+                with TraceContext.use(full_context()), pytest.raises(SkipMessage):
+                    refusing.broker.enqueue(message)
+                works.broker.enqueue(message)
+                works.join()
+
+        failed, sent, _ = recorder.spans
+        assert [failed.outcome, sent.outcome] == ["error", "ok"]
+        assert [sender.span_id for sender in seen] == [sent.span_id]
+        assert failed.trace_id != sent.trace_id
+        assert message.options == {"app": 1}
+
     def test_the_end_of_the_program_ends_a_failed_sending(self, tmp_path: Path) -> None:
         record = tmp_path / "spans.jsonl"
         code = (
@@ -449,10 +473,13 @@ class TestMiddlewares:
                 if message.actor_name == "lost":
                     raise SkipMessage
 
+        ran = threading.Event()
+        lost = works.actor("lost")(ran.set)
         works.broker.add_middleware(KeepsBack())
         with traced(works.broker, tracer=recorder):
             works.deliver(Message(works.queue, "quiet", (), {}, {"traceparent": TRACEPARENT}))
-            works.deliver(works.actor("lost")(lambda: None).message_with_options(traceparent=TRACEPARENT))
+            works.deliver(lost.message_with_options(traceparent=TRACEPARENT))
+            assert ran.wait(PATIENCE)
             works.deliver(Message(works.queue, "quiet", (), {}, {}))
             assert works.run(lambda: current().parent_span_id) is None
 
@@ -526,8 +553,9 @@ class TestRetries:
         assert [first.parent_span_id, second.parent_span_id] == [None, first.span_id]
         assert third.parent_span_id == first.span_id
 
-    def test_baggage_is_as_it_is_at_the_time_of_the_retry(self, works: Works) -> None:
-        """C-16: it does not accumulate."""
+    @pytest.mark.parametrize("keep", [False, True])
+    def test_baggage_is_as_it_is_at_the_time_of_the_retry(self, works: Works, *, keep: bool) -> None:
+        """C-16: it does not accumulate; and nobody asked to keep it."""
         seen: list[dict[str, str]] = []
 
         @works.actor(**AT_ONCE)
@@ -538,7 +566,7 @@ class TestRetries:
             if len(seen) < 3:
                 raise HandlerError
 
-        with traced(works.broker):
+        with traced(works.broker, keep=keep):
             works.deliver(count.message_with_options(traceparent=TRACEPARENT, baggage="tenant=acme"))
             works.join()
 
@@ -642,6 +670,29 @@ class TestRetries:
 
         (run,) = recorder.spans
         assert (run.attempt, run.parent_span_id) == (1, SENDER.span_id)
+
+    def test_the_time_in_the_queue_counts_from_the_last_attempt(
+        self, works: Works, recorder: MemoryRecorder
+    ) -> None:
+        with traced(works.broker, tracer=recorder):
+            works.deliver(fails_twice(works).message().copy(message_timestamp=1_000))
+            works.join()
+
+        first, second, third = (span.queue_time_nano for span in recorder.spans)
+        assert first is not None
+        assert second is not None
+        assert third is not None
+        assert first > 10**18 > 10**11 > max(second, third)
+
+    @pytest.mark.parametrize("options", [[], ["traceparent", TRACEPARENT], ""], ids=repr)
+    def test_options_that_are_no_mapping_do_not_fail_an_actor(
+        self, works: Works, recorder: MemoryRecorder, options: Any
+    ) -> None:
+        with traced(works.broker, tracer=recorder):
+            works.deliver(Message(works.queue, "quiet", (), {}, options))
+            works.join()
+
+        assert [(run.parent_span_id, run.attempt, run.outcome) for run in recorder.spans] == [(None, 1, "ok")]
 
 
 class TestDelays:

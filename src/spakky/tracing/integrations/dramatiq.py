@@ -20,6 +20,7 @@ middlewares. A message is a `Message`, or the `MessageProxy` of one that was rec
 - A message that is sent again while it is processed is a retry. All attempts become children of the first
   sender, with the baggage as it is then; what an async actor makes current is not seen outside of it.
 - The callback of a group is a child of the member that was the last to end.
+- The time in the queue counts from when a message was made or last retried, and so contains its delay.
 - Direct calls of an actor send no message: they are part of the caller.
 """
 
@@ -105,8 +106,9 @@ class TraceMiddleware(Middleware):
     """A middleware for brokers: what is sent and what actors do keeps its trace.
 
     Of several that a message passes, the first in the list that is switched on for it counts. One may serve
-    several brokers. Hooks of middlewares before this one, as those that Dramatiq adds by itself, are called
-    before the context is current, and all that come after an actor within it.
+    several brokers. `before_process_message` of the middlewares before this one in the list, such as those
+    that Dramatiq adds by itself, is called outside of the context; all that is called between the actor and
+    the acknowledgement is within it.
     """
 
     def __init__(self, **options: Unpack[Options]) -> None:
