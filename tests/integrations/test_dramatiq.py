@@ -482,6 +482,7 @@ class TestMiddlewares:
             assert ran.wait(PATIENCE)
             works.deliver(Message(works.queue, "quiet", (), {}, {}))
             assert works.run(lambda: current().parent_span_id) is None
+            wait_until(lambda: len(recorder.spans) == 4)
 
         assert works.run(TraceContext.get) is None
         assert [span.outcome for span in recorder.spans] == ["ok"] * 4
@@ -836,9 +837,9 @@ class TestAsyncActors:
             quiet.send()
 
         with traced(works.broker, tracer=recorder):
-            works.deliver(look.message_with_options(traceparent=TRACEPARENT))
-            works.deliver(look.message_with_options(traceparent=STALE))
-            works.join()
+            for sender in (TRACEPARENT, STALE):
+                works.deliver(look.message_with_options(traceparent=sender))
+                works.join()
 
         assert [each.trace_id for each in seen] == [SENDER.trace_id] * 2 + [STALE[3:35]] * 2
         sends, runs = by_kind(recorder)
