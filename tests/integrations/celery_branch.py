@@ -94,7 +94,7 @@ class Branch:
         self._options = options
         self._settings = settings or {}
         self.app = new_app(self._broker, Queue(self.queue, auto_delete=True))
-        self.app.conf.result_backend = self._results
+        self.app.conf.update(result_backend=self._results)
         self.worker = Guarded()
 
     @contextlib.contextmanager
