@@ -37,6 +37,10 @@ FoundT = TypeVar("FoundT")
 
 _APPS: Final = Path(__file__).parent / "celery_apps"
 _SOURCES: Final = Path(spakky.tracing.__file__).parents[2]
+_CELERY: Final = (sys.executable, "-m", "celery", "--workdir", str(_APPS), "--app", "shop")
+
+# How a log tells that one of us raised or complained; `shop.py` sets the format.
+_COMPLAINTS: Final = ("Signal handler", "ERROR spakky", "WARNING spakky", "spakky/tracing/")
 
 
 class Kind(NamedTuple):
@@ -84,7 +88,18 @@ class Branch:
         *,
         options: Sequence[str] = ("--concurrency", "4"),
         settings: Mapping[str, Any] | None = None,
+        ambient: str | None = None,
     ) -> None:
+        """Prepare a branch.
+
+        Args:
+            kind: The worker's pool, and its transport.
+            urls: Where the brokers are.
+            folder: What the processes write goes here.
+            options: Options of the worker's command line.
+            settings: Settings of the worker's app, as JSON can say them.
+            ambient: A `traceparent` that is current when the app has been loaded.
+        """
         self.pool = kind.pool
         self.record = folder / "spans.jsonl"
         self.queue = f"shop-{uuid4().hex}"
@@ -93,19 +108,30 @@ class Branch:
         self._results = urls.redis
         self._options = options
         self._settings = settings or {}
+        self._ambient = {} if ambient is None else {"SHOP_AMBIENT": ambient}
         self.app = new_app(self._broker, Queue(self.queue, auto_delete=True))
         self.app.conf.update(result_backend=self._results)
         self.worker = Guarded()
+        self._started: list[str] = []
 
     @contextlib.contextmanager
     def open(self) -> Iterator[Branch]:
         with self.worker:
-            self.worker.start("worker", self._command(), self._environment())
+            self.start("worker")
             yield self
             log = self.log()
         self.app.close()
-        assert "Signal handler" not in log
+        assert [line for line in log.splitlines() if any(word in line for word in _COMPLAINTS)] == []
         assert self._processes() == []
+
+    def start(self, name: str) -> None:
+        """Start a worker, in processes of its own; *name* is its node's."""
+        self._start(name, self._worker(name))
+
+    def start_beat(self, folder: Path) -> None:
+        """Start beat, which sends what is in the setting `beat_schedule`; it keeps its books in *folder*."""
+        books = ("--schedule", str(folder / "schedule"), "--pidfile", str(folder / "beat.pid"))
+        self._start("beat", [*_CELERY, "beat", *books])
 
     def send(
         self, task: str, *args: object, headers: Mapping[str, Any] | None = None, **options: Any
@@ -120,7 +146,7 @@ class Branch:
 
     def notes(self, task_id: str, count: int = 1) -> list[dict[str, Any]]:
         """Return what a task has noted in each attempt."""
-        return self.wait(lambda: [note for note in self._read_notes() if note["id"] == task_id], count)
+        return self.wait(lambda: [note for note in self.all_notes() if note["id"] == task_id], count)
 
     def spans(self, trace: TraceContext, count: int) -> list[Span]:
         """Return the recorded spans of a trace, of all processes."""
@@ -131,8 +157,14 @@ class Branch:
         return list(read_spans(self.record)) if self.record.exists() else []
 
     def log(self) -> str:
-        """Return what the worker has logged so far."""
-        return self.worker.log("worker")
+        """Return what all that was started has logged so far."""
+        return "".join(self.worker.log(name) for name in self._started)
+
+    def revoke(self, task_id: str, **options: Any) -> None:
+        """Revoke a task and wait until the worker, which must be up, knows."""
+        node = f"worker@{self.queue}"
+        answers = self.app.control.revoke(task_id, [node], reply=True, timeout=PATIENCE, **options)
+        assert [list(answer) for answer in answers] == [[node]]
 
     def wait(self, look: Callable[[], list[FoundT]], count: int = 1) -> list[FoundT]:
         """Return what *look* finds once it finds *count* of them."""
@@ -142,15 +174,19 @@ class Branch:
             time.sleep(0.02)
         return found
 
-    def _read_notes(self) -> list[dict[str, Any]]:
+    def all_notes(self) -> list[dict[str, Any]]:
+        """Return all notes so far."""
         lines = self._notes.read_text().splitlines() if self._notes.exists() else []
         return [json.loads(line) for line in lines]
 
-    def _command(self) -> list[str]:
+    def _start(self, name: str, command: Sequence[str]) -> None:
+        self._started.append(name)
+        self.worker.start(name, command, self._environment())
+
+    def _worker(self, name: str) -> list[str]:
         return [
-            *(sys.executable, "-m", "celery", "--workdir", str(_APPS), "--app", "shop", "worker"),
-            *("--hostname", self.queue, "--pool", self.pool, "--loglevel", "INFO"),
-            *("--without-gossip", "--without-mingle", "--without-heartbeat"),
+            *(*_CELERY, "worker", "--hostname", f"{name}@{self.queue}", "--pool", self.pool),
+            *("--loglevel", "INFO", "--without-gossip", "--without-mingle", "--without-heartbeat"),
             *self._options,
         ]
 
@@ -166,6 +202,7 @@ class Branch:
             "SHOP_NOTES": str(self._notes),
             "SHOP_SETTINGS": json.dumps(self._settings),
             "SPAKKY_TRACING_RECORD": str(self.record),
+            **self._ambient,
         }
 
     def _processes(self) -> list[str]:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import pytest
 from celery import chain
 
 from contract.contexts import full_context
-from integrations.celery_branch import KINDS, Branch, Urls
+from integrations.celery_branch import KINDS, Branch, Kind, Urls
 from integrations.celery_office import hooked
 from spakky.tracing.context import TraceContext
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from spakky.tracing.recorder import Span
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +31,55 @@ def branch(
 ) -> Iterator[Branch]:
     with Branch(request.param, urls, tmp_path_factory.mktemp("branch")).open() as branch:
         yield branch
+
+
+ONE_OF_EACH_POOL = (KINDS[0], *KINDS[2:])
+PREFORK, _, THREADS, GEVENT, EVENTLET, SOLO = KINDS
+AMBIENT = TraceContext.new_root()
+
+
+@pytest.fixture(scope="module")
+def lone(
+    request: pytest.FixtureRequest, urls: Urls, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Branch]:
+    """A worker that does one thing at a time, so what comes next comes after the end of what came before.
+
+    A context was current when its app was loaded.
+    """
+    branch = Branch(
+        request.param,
+        urls,
+        tmp_path_factory.mktemp("branch"),
+        options=["--concurrency", "1"],
+        settings={"worker_enable_remote_control": True, "worker_lost_wait": 0.1},
+        ambient=AMBIENT.to_traceparent(),
+    )
+    with branch.open():
+        yield branch
+
+
+def in_pools(*kinds: Kind) -> pytest.MarkDecorator:
+    """Run a test on a lone worker of each of these."""
+    return pytest.mark.parametrize("lone", kinds, indirect=True, ids=str)
+
+
+def outside(branch: Branch) -> str | None:
+    """Return what is current outside of tasks: a fork and the main thread have what the app has made so."""
+    return AMBIENT.to_traceparent() if branch.pool in {"prefork", "solo"} else None
+
+
+def assert_nothing_stays(branch: Branch) -> None:
+    """Assert that the next tasks start clean and that nothing is left of those before."""
+    with_trace, trace = branch.send("looks_around")
+    without = branch.app.send_task("shop.looks_around").id
+
+    (first,), (second,) = branch.notes(with_trace), branch.notes(without)
+    send = next(span for span in branch.spans(trace, 2) if span.kind == "producer")
+    assert (first["trace_id"], first["parent_span_id"]) == (trace.trace_id, send.span_id)
+    assert second["trace_id"] not in {trace.trace_id, AMBIENT.trace_id}
+    assert second["parent_span_id"] is None
+    assert [each["outside"] for each in (first, second)] == [outside(branch)] * 2
+    assert [each["alive"] for each in (first, second)] == [["Processing"]] * 2
 
 
 class TestWorkerProcesses:
@@ -111,3 +162,77 @@ class TestWorkerProcesses:
             task_id = branch.app.send_task("shop.look").id
 
         assert branch.notes(task_id)[0]["baggage"] == {"tenant": "acme"}
+
+
+class TestEndings:
+    """A run is recorded as it ended, and the next one in its process starts clean."""
+
+    @in_pools(*ONE_OF_EACH_POOL)
+    @pytest.mark.parametrize(
+        ("task", "outcome", "error"),
+        [
+            ("look", "ok", None),
+            ("fails", "error", "shop.ShelfError"),
+            ("ignores", "ignored", None),
+            ("rejects", "rejected", "shop.ShelfError"),
+        ],
+    )
+    def test_what_a_task_does(self, lone: Branch, task: str, outcome: str, error: str | None) -> None:
+        assert ending(lone, task) == (outcome, error)
+        assert_nothing_stays(lone)
+
+    @in_pools(PREFORK)
+    @pytest.mark.parametrize(
+        ("task", "limit", "outcome", "error"),
+        [
+            ("waits", "soft_time_limit", "error", "billiard.exceptions.SoftTimeLimitExceeded"),
+            ("hurries", "soft_time_limit", "ok", None),
+            ("waits", "time_limit", "error", "SystemExit"),
+        ],
+    )
+    def test_a_time_limit(
+        self, lone: Branch, task: str, limit: str, outcome: str, error: str | None
+    ) -> None:
+        assert ending(lone, task, **{limit: 0.2}) == (outcome, error)
+        assert_nothing_stays(lone)
+
+    @in_pools(GEVENT)
+    def test_a_time_limit_of_a_greenlet(self, lone: Branch) -> None:
+        assert ending(lone, "waits", time_limit=0.2) == ("error", "gevent.timeout.Timeout")
+        assert_nothing_stays(lone)
+
+    @in_pools(PREFORK, GEVENT, EVENTLET)
+    def test_a_revoke_that_terminates(self, lone: Branch) -> None:
+        task_id, trace = lone.send("waits")
+        (note,) = lone.notes(task_id)
+        lone.revoke(task_id, terminate=True)
+
+        (run,) = runs(lone, trace)
+        error = "SystemExit" if lone.pool == "prefork" else "greenlet.GreenletExit"
+        assert (run.span_id, run.outcome, run.error) == (note["span_id"], "error", error)
+        assert_nothing_stays(lone)
+
+    @in_pools(PREFORK)
+    def test_an_exit(self, lone: Branch) -> None:
+        assert ending(lone, "gives_up_the_process") == ("error", "SystemExit")
+        assert_nothing_stays(lone)
+
+
+def runs(branch: Branch, trace: TraceContext, count: int = 1) -> list[Span]:
+    """Return the recorded runs of what was sent in *trace*, the first one first."""
+    spans = branch.wait(
+        lambda: [
+            span for span in branch.all_spans() if (span.trace_id, span.kind) == (trace.trace_id, "consumer")
+        ],
+        count,
+    )
+    return sorted(spans, key=lambda span: span.start_unix_nano)
+
+
+def ending(branch: Branch, task: str, **options: Any) -> tuple[str, str | None]:
+    """Run a task and return how that is recorded to have ended."""
+    task_id, trace = branch.send(task, **options)
+    note, *_ = branch.notes(task_id)
+    (run,) = runs(branch, trace)
+    assert run.span_id == note["span_id"]
+    return run.outcome, run.error
