@@ -94,6 +94,14 @@ def _names(task: str | None, delivery: Mapping[str, Any] | None) -> tuple[str, s
     return task or "", _destination(delivery)
 
 
+def _delivery_of(request: Context) -> Delivery:
+    """Return which attempt a request is, and whether its message came before; Celery counts only retries."""
+    redelivered = (request.delivery_info or {}).get("redelivered")
+    return Delivery(
+        attempt=request.retries + 1, is_redelivered=None if redelivered is None else bool(redelivered)
+    )
+
+
 _CLIENT: Final[Client[Context, dict[str, Any]]] = Client(
     system="celery",
     carrier=CARRIER,
@@ -102,7 +110,7 @@ _CLIENT: Final[Client[Context, dict[str, Any]]] = Client(
     destination=lambda request: _destination(request.delivery_info),
     name=lambda request: f"run {request.get('task')}",
     names=lambda request: _names(request.get("task"), request.delivery_info),
-    delivery=lambda request: Delivery(attempt=request.retries + 1),
+    delivery=_delivery_of,
 )
 _VERBS: Final = Verbs(_CLIENT)
 
