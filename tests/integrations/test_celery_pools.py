@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -16,6 +17,7 @@ from spakky.tracing.context import TraceContext
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from spakky.tracing.recorder import Span
 
@@ -51,7 +53,11 @@ def lone(
         urls,
         tmp_path_factory.mktemp("branch"),
         options=["--concurrency", "1"],
-        settings={"worker_enable_remote_control": True, "worker_lost_wait": 0.1},
+        settings={
+            "worker_enable_remote_control": True,
+            "worker_lost_wait": 0.1,
+            "worker_prefetch_multiplier": 8,
+        },
         ambient=AMBIENT.to_traceparent(),
     )
     with branch.open():
@@ -164,6 +170,34 @@ class TestWorkerProcesses:
         assert branch.notes(task_id)[0]["baggage"] == {"tenant": "acme"}
 
 
+def runs(branch: Branch, trace: TraceContext, count: int = 1) -> list[Span]:
+    """Return the recorded runs of what was sent in *trace*, the first one first."""
+    spans = branch.wait(
+        lambda: [
+            span for span in branch.all_spans() if (span.trace_id, span.kind) == (trace.trace_id, "consumer")
+        ],
+        count,
+    )
+    return sorted(spans, key=lambda span: span.start_unix_nano)
+
+
+def sender_of(branch: Branch, trace: TraceContext) -> Span:
+    """Return the recorded sending of what was sent in *trace* by this process."""
+    (send,) = [
+        span for span in branch.all_spans() if (span.trace_id, span.process) == (trace.trace_id, "sender")
+    ]
+    return send
+
+
+def ending(branch: Branch, task: str, **options: Any) -> tuple[str, str | None]:
+    """Run a task and return how that is recorded to have ended."""
+    task_id, trace = branch.send(task, **options)
+    note, *_ = branch.notes(task_id)
+    (run,) = runs(branch, trace)
+    assert run.span_id == note["span_id"]
+    return run.outcome, run.error
+
+
 class TestEndings:
     """A run is recorded as it ended, and the next one in its process starts clean."""
 
@@ -217,22 +251,162 @@ class TestEndings:
         assert ending(lone, "gives_up_the_process") == ("error", "SystemExit")
         assert_nothing_stays(lone)
 
+    @in_pools(*ONE_OF_EACH_POOL)
+    @pytest.mark.parametrize("task", ["fails_once", "retries_twice"])
+    def test_a_retry(self, lone: Branch, task: str) -> None:
+        """C-10: all attempts are children of the first publisher, with their numbers."""
+        task_id, trace = lone.send(task)
+        count = 2 if task == "fails_once" else 3
 
-def runs(branch: Branch, trace: TraceContext, count: int = 1) -> list[Span]:
-    """Return the recorded runs of what was sent in *trace*, the first one first."""
-    spans = branch.wait(
-        lambda: [
-            span for span in branch.all_spans() if (span.trace_id, span.kind) == (trace.trace_id, "consumer")
-        ],
-        count,
-    )
-    return sorted(spans, key=lambda span: span.start_unix_nano)
+        notes, spans = lone.notes(task_id, count), runs(lone, trace, count)
+        assert [note["span_id"] for note in notes] == [run.span_id for run in spans]
+        assert {run.parent_span_id for run in spans} == {sender_of(lone, trace).span_id}
+        assert [run.attempt for run in spans] == [1, 2, 3][:count]
+        assert [run.outcome for run in spans] == ["retry"] * (count - 1) + ["ok"]
+        assert_nothing_stays(lone)
+
+    @in_pools(PREFORK)
+    def test_a_process_that_is_killed(self, lone: Branch) -> None:
+        """C-04: nobody can tell the end of such a run."""
+        task_id, trace = lone.send("is_killed")
+        (note,) = lone.notes(task_id)
+
+        assert_nothing_stays(lone)
+        assert lone.all_notes()[-1]["pid"] != note["pid"]
+        assert [span.kind for span in lone.spans(trace, 1)] == ["producer"]
+
+    @in_pools(PREFORK)
+    def test_a_revoke_that_kills(self, lone: Branch) -> None:
+        """C-04"""
+        task_id, trace = lone.send("waits")
+        lone.notes(task_id)
+        lone.revoke(task_id, terminate=True, signal="SIGKILL")
+
+        assert_nothing_stays(lone)
+        assert [span.kind for span in lone.spans(trace, 1)] == ["producer"]
+
+    @in_pools(*ONE_OF_EACH_POOL)
+    def test_tasks_that_never_run(self, lone: Branch) -> None:
+        """C-02: an unknown one among them."""
+        assert_nothing_stays(lone)
+        task_id = uuid4().hex
+        lone.revoke(task_id)
+        _, revoked = lone.send("look", task_id=task_id)
+        _, expired = lone.send("look", expires=datetime.now(UTC) - timedelta(seconds=1))
+        _, unknown = lone.send("is.unknown")
+
+        assert_nothing_stays(lone)
+        for trace in (revoked, expired, unknown):
+            assert [span.kind for span in lone.spans(trace, 1)] == ["producer"]
+        assert "Received unregistered task of type 'shop.is.unknown'" in lone.log()
 
 
-def ending(branch: Branch, task: str, **options: Any) -> tuple[str, str | None]:
-    """Run a task and return how that is recorded to have ended."""
-    task_id, trace = branch.send(task, **options)
-    note, *_ = branch.notes(task_id)
-    (run,) = runs(branch, trace)
-    assert run.span_id == note["span_id"]
-    return run.outcome, run.error
+class TestDeliveredAgain:
+    @in_pools(*ONE_OF_EACH_POOL)
+    def test_a_task_that_is_put_back_stays_in_its_trace(self, lone: Branch) -> None:
+        task_id, trace = lone.send("puts_back")
+
+        notes, spans = lone.notes(task_id, 2), runs(lone, trace, 2)
+        assert [note["span_id"] for note in notes] == [run.span_id for run in spans]
+        assert {run.parent_span_id for run in spans} == {sender_of(lone, trace).span_id}
+        assert [(run.outcome, run.is_redelivered) for run in spans] == [("rejected", False), ("ok", True)]
+        assert_nothing_stays(lone)
+
+    @in_pools(*KINDS[:2])
+    def test_a_task_whose_process_is_killed_is_redelivered_in_its_trace(self, lone: Branch) -> None:
+        """C-04: `task_reject_on_worker_lost`."""
+        task_id, trace = lone.send("is_redelivered")
+
+        notes = lone.notes(task_id, 2)
+        (run,) = runs(lone, trace)
+        assert {note["parent_span_id"] for note in notes} == {sender_of(lone, trace).span_id}
+        assert (run.span_id, run.is_redelivered) == (notes[1]["span_id"], True)
+        assert len({note["span_id"] for note in notes}) == len({note["pid"] for note in notes}) == 2
+        assert_nothing_stays(lone)
+
+    @in_pools(*KINDS[:2])
+    def test_a_task_whose_process_is_killed_is_sent_again_in_its_trace(self, lone: Branch) -> None:
+        """C-04: `retry_on_worker_lost`, which sends from outside of any task."""
+        task_id, trace = lone.send("is_sent_again")
+
+        notes = lone.notes(task_id, 2)
+        (run,) = runs(lone, trace)
+        assert {note["trace_id"] for note in notes} == {trace.trace_id}
+        assert {note["parent_span_id"] for note in notes} == {sender_of(lone, trace).span_id}
+        assert (run.span_id, run.attempt) == (notes[1]["span_id"], 2)
+        assert_nothing_stays(lone)
+
+    def test_a_worker_that_is_killed_leaves_its_task_to_another_in_the_same_trace(
+        self, urls: Urls, tmp_path: Path
+    ) -> None:
+        """C-03: acks_late."""
+        with Branch(SOLO._replace(transport="amqp"), urls, tmp_path).open() as branch:
+            branch.start("second")
+            pids = set()
+            while len(pids) < 2:  # both are up
+                pids |= {branch.notes(branch.send("look", 0.01)[0])[0]["pid"]}
+            task_id, trace = branch.send("is_redelivered")
+            notes = branch.notes(task_id, 2)
+            (run,) = runs(branch, trace)
+
+        assert {note["pid"] for note in notes} == pids
+        assert {note["parent_span_id"] for note in notes} == {sender_of(branch, trace).span_id}
+        assert (run.span_id, run.is_redelivered) == (notes[1]["span_id"], True)
+
+
+class TestReplacedProcesses:
+    @pytest.fixture(scope="class")
+    def mortal(self, urls: Urls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Branch]:
+        """A worker whose processes run two tasks each."""
+        folder = tmp_path_factory.mktemp("branch")
+        settings = {"worker_max_tasks_per_child": 2}
+        options = ["--concurrency", "3"]
+        with Branch(
+            PREFORK, urls, folder, options=options, settings=settings, ambient=AMBIENT.to_traceparent()
+        ).open() as mortal:
+            yield mortal
+
+    def test_no_run_is_lost(self, mortal: Branch) -> None:
+        """C-05: ten tasks in, ten spans out."""
+        sent = [mortal.send("look") for _ in range(10)]
+
+        spans = [run for _, trace in sent for run in runs(mortal, trace)]
+        notes = [mortal.notes(task_id)[0] for task_id, _ in sent]
+        assert [run.span_id for run in spans] == [note["span_id"] for note in notes]
+        assert {run.outcome for run in spans} == {"ok"}
+        assert len({run.process_id for run in spans}) >= 5
+
+    def test_no_two_processes_make_the_same_ids(self, mortal: Branch) -> None:
+        """C-06: what is forked draws no random numbers that another has drawn."""
+        task_ids = [mortal.app.send_task("shop.look").id for _ in range(40)]
+
+        notes = [mortal.notes(task_id)[0] for task_id in task_ids]
+        assert len({note["pid"] for note in notes}) >= 20
+        assert len({note["trace_id"] for note in notes} | {AMBIENT.trace_id}) == 41
+        assert len({note["span_id"] for note in notes}) == 40
+        assert {note["parent_span_id"] for note in notes} == {None}
+
+
+class TestBeat:
+    @pytest.mark.parametrize("ambient", [None, AMBIENT], ids=["outside of a trace", "loaded in a trace"])
+    def test_each_tick_is_a_trace_of_its_own(
+        self, urls: Urls, tmp_path: Path, ambient: TraceContext | None
+    ) -> None:
+        """C-18: two ticks, two traces."""
+        schedule = {"tick": {"task": "shop.look", "schedule": 0.2}}
+        branch = Branch(
+            SOLO,
+            urls,
+            tmp_path,
+            settings={"beat_schedule": schedule},
+            ambient=ambient and ambient.to_traceparent(),
+        )
+        with branch.open():
+            branch.start_beat(tmp_path)
+            branch.wait(branch.all_notes, 3)
+            notes = branch.all_notes()
+            spans = {span.span_id: span for span in branch.all_spans()}
+
+        assert len({note["trace_id"] for note in notes} | {AMBIENT.trace_id}) == len(notes) + 1
+        ticks = [spans[note["parent_span_id"]] for note in notes]
+        assert {(tick.kind, tick.parent_span_id) for tick in ticks} == {("producer", None)}

@@ -152,7 +152,7 @@ def rejects(self: Task) -> None:
     raise Reject(ShelfError(), requeue=False)
 
 
-@task()
+@task(acks_late=True)
 def puts_back(self: Task) -> None:
     note(self)
     if not is_again(self):

@@ -272,9 +272,18 @@ def _before_publish(sender: str, headers: dict[str, Any], body: object, **signal
         return
     hook = _publishing_hook()
     if hook is not None:
-        publishing = hook.sender.publish(headers, names[-1], names=names, name=f"send {sender}")
+        with TraceContext.use(None if _is_sent_by_celery(headers, fields) else TraceContext.get()):
+            publishing = hook.sender.publish(headers, names[-1], names=names, name=f"send {sender}")
         _write(headers, publishing.headers)
         _open_publishing.set(_OpenPublishing(publishing) if publishing.is_recorded else None)
+
+
+def _is_sent_by_celery(headers: Mapping[str, Any], fields: Mapping[str, Any]) -> bool:
+    """Tell whether Celery itself sends a message: a tick of beat, or the next attempt after a lost worker.
+
+    What is current then is just what was so when the process loaded the app.
+    """
+    return not current_task and bool(headers.get("celery_beat_task") or fields.get("retries"))
 
 
 def _after_publish(**signal: Any) -> None:
