@@ -75,9 +75,11 @@ class Branch:
 
     Attributes:
         pool: The name of the worker's pool.
+        transport: Where its tasks come from, `amqp` or `redis`.
         queue: The name of its queue.
         record: The file of recorded spans.
         app: Sends the worker tasks; hooked by nobody.
+        old_app: Sends them in Celery's protocol 1.
     """
 
     def __init__(
@@ -100,7 +102,7 @@ class Branch:
             settings: Settings of the worker's app, as JSON can say them.
             ambient: A `traceparent` that is current when the app has been loaded.
         """
-        self.pool = kind.pool
+        self.pool, self.transport = kind
         self.record = folder / "spans.jsonl"
         self.queue = f"shop-{uuid4().hex}"
         self._notes = folder / "notes.jsonl"
@@ -109,8 +111,9 @@ class Branch:
         self._options = options
         self._settings = settings or {}
         self._ambient = {} if ambient is None else {"SHOP_AMBIENT": ambient}
-        self.app = new_app(self._broker, Queue(self.queue, auto_delete=True))
+        self.app, self.old_app = (new_app(self._broker, Queue(self.queue, auto_delete=True)) for _ in range(2))
         self.app.conf.update(result_backend=self._results)
+        self.old_app.conf.update(task_protocol=1)
         self.worker = Guarded()
         self._started: list[str] = []
 
@@ -121,6 +124,7 @@ class Branch:
             yield self
             log = self.log()
         self.app.close()
+        self.old_app.close()
         assert [line for line in log.splitlines() if any(word in line for word in _COMPLAINTS)] == []
         assert self._processes() == []
 

@@ -64,6 +64,21 @@ def lone(
         yield branch
 
 
+@pytest.fixture(scope="module")
+def mortal(urls: Urls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Branch]:
+    """A worker whose processes run two tasks each."""
+    branch = Branch(
+        PREFORK,
+        urls,
+        tmp_path_factory.mktemp("branch"),
+        options=["--concurrency", "3"],
+        settings={"worker_max_tasks_per_child": 2},
+        ambient=AMBIENT.to_traceparent(),
+    )
+    with branch.open():
+        yield branch
+
+
 def in_pools(*kinds: Kind) -> pytest.MarkDecorator:
     """Run a test on a lone worker of each of these."""
     return pytest.mark.parametrize("lone", kinds, indirect=True, ids=str)
@@ -111,6 +126,17 @@ class TestWorkerProcesses:
         assert [span.attempt for span in runs] == list(range(1, count + 1))
         assert [span.outcome for span in runs] == ["retry"] * (count - 1) + ["ok"]
         assert [span.error for span in runs] == ["shop.ShelfError"] * (count - 1) + [None]
+
+    def test_ten_retries_leave_the_headers_as_long_as_they_were(self, branch: Branch) -> None:
+        """C-16"""
+        with hooked(branch.app), TraceContext.use(full_context()):
+            task_id = branch.app.send_task("shop.retries_ten_times", headers={"shelf": "7"}).id
+
+        first, *further = branch.notes(task_id, 11)
+        assert [note["attempt"] for note in further] == list(range(2, 12))
+        assert {note["size"] for note in further} == {first["size"]}
+        assert [note["baggage"] for note in further] == [first["baggage"]] * 10
+        assert {note["shelf"] for note in further} == {"7"}
 
     def test_a_task_that_starts_another_is_its_parent(self, branch: Branch) -> None:
         second_id = uuid4().hex
@@ -301,6 +327,52 @@ class TestEndings:
         assert "Received unregistered task of type 'shop.is.unknown'" in lone.log()
 
 
+class TestStarting:
+    def test_a_task_that_is_started_in_a_task_is_its_child_however_it_is_started(
+        self, branch: Branch
+    ) -> None:
+        """C-02, C-20, C-23: also by name, and eagerly, and the context of the task that starts it stays."""
+        ways = ["apply_async", "send_task", "signature", "delay", "apply"]
+        task_ids = {way: uuid4().hex for way in ways}
+        starter_id, trace = branch.send("starts_in_every_way", task_ids)
+
+        (starter,) = branch.notes(starter_id)
+        started = {way: branch.notes(task_id)[0] for way, task_id in task_ids.items()}
+        spans = {span.span_id: span for span in branch.spans(trace, 11)}
+        parents = {way: spans[note["parent_span_id"]] for way, note in started.items()}
+        assert {note["trace_id"] for note in started.values()} == {trace.trace_id}
+        assert parents.pop("apply").span_id == starter["span_id"]
+        assert {(send.kind, send.parent_span_id) for send in parents.values()} == {
+            ("producer", starter["span_id"])
+        }
+        assert started["apply_async"]["shelf"] == "7"
+
+    def test_headers_of_any_type_fail_no_task(self, branch: Branch) -> None:
+        """C-22: nor its next attempts, which share a trace."""
+        text = "x" * (1_000_000 if branch.transport == "redis" else 30_000)
+        values: list[Any] = [b"\xff\x00", 7, 1.5, True, None, [1], {"traceparent": 1}, text, ""]
+        fields = ("traceparent", "tracestate", "baggage")
+        sent = [
+            branch.app.send_task("shop.retries_twice", headers=dict.fromkeys(fields, value)).id
+            for value in values
+        ]
+
+        for task_id in sent:
+            first, *further = branch.notes(task_id, 3)
+            assert first["parent_span_id"] is None
+            assert {note["parent_span_id"] for note in further} == {first["span_id"]}
+
+    def test_a_message_of_protocol_1_carries_its_context(self, branch: Branch) -> None:
+        """C-21"""
+        with hooked(branch.old_app), TraceContext.use(full_context()) as context:
+            task_id = branch.old_app.send_task("shop.retries_twice", headers={"shelf": "7"}).id
+
+        assert context is not None
+        notes = branch.notes(task_id, 3)
+        assert [note["parent_span_id"] for note in notes] == [context.span_id] * 3
+        assert [note["shelf"] for note in notes] == ["7"] * 3
+
+
 class TestDeliveredAgain:
     @in_pools(*ONE_OF_EACH_POOL)
     def test_a_task_that_is_put_back_stays_in_its_trace(self, lone: Branch) -> None:
@@ -355,17 +427,6 @@ class TestDeliveredAgain:
 
 
 class TestReplacedProcesses:
-    @pytest.fixture(scope="class")
-    def mortal(self, urls: Urls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Branch]:
-        """A worker whose processes run two tasks each."""
-        folder = tmp_path_factory.mktemp("branch")
-        settings = {"worker_max_tasks_per_child": 2}
-        options = ["--concurrency", "3"]
-        with Branch(
-            PREFORK, urls, folder, options=options, settings=settings, ambient=AMBIENT.to_traceparent()
-        ).open() as mortal:
-            yield mortal
-
     def test_no_run_is_lost(self, mortal: Branch) -> None:
         """C-05: ten tasks in, ten spans out."""
         sent = [mortal.send("look") for _ in range(10)]

@@ -67,7 +67,7 @@ def note(running: Task, **more: object) -> None:
     """Append one line on the running task; one write to a file opened for appending stays whole."""
     context = TraceContext.get()
     assert context is not None
-    before = outside.get()
+    before, headers = outside.get(), running.request.headers or {}
     line = {
         "id": running.request.id,
         "attempt": running.request.retries + 1,
@@ -75,7 +75,8 @@ def note(running: Task, **more: object) -> None:
         "span_id": context.span_id,
         "parent_span_id": context.parent_span_id,
         "baggage": dict(context.baggage),
-        "headers": running.request.headers,
+        "shelf": running.request.get("shelf") or headers.get("shelf"),
+        "size": len(repr(headers)),
         "outside": before and before.to_traceparent(),
         "pid": os.getpid(),
         **more,
@@ -115,6 +116,13 @@ def retries_twice(self: Task) -> None:
     note(self)
     if self.request.retries < 2:
         raise self.retry(exc=ShelfError(), countdown=0.01)
+
+
+@task(max_retries=10)
+def retries_ten_times(self: Task) -> None:
+    note(self)
+    if self.request.retries < 10:
+        raise self.retry(countdown=0)
 
 
 @task()
