@@ -88,9 +88,8 @@ class Branch:
         urls: Urls,
         folder: Path,
         *,
-        options: Sequence[str] = ("--concurrency", "4"),
         settings: Mapping[str, Any] | None = None,
-        ambient: str | None = None,
+        ambient: TraceContext | None = None,
     ) -> None:
         """Prepare a branch.
 
@@ -98,9 +97,8 @@ class Branch:
             kind: The worker's pool, and its transport.
             urls: Where the brokers are.
             folder: What the processes write goes here.
-            options: Options of the worker's command line.
             settings: Settings of the worker's app, as JSON can say them.
-            ambient: A `traceparent` that is current when the app has been loaded.
+            ambient: What is current when the app has been loaded.
         """
         self.pool, self.transport = kind
         self.record = folder / "spans.jsonl"
@@ -108,10 +106,10 @@ class Branch:
         self._notes = folder / "notes.jsonl"
         self._broker: str = getattr(urls, kind.transport)
         self._results = urls.redis
-        self._options = options
-        self._settings = settings or {}
-        self._ambient = {} if ambient is None else {"SHOP_AMBIENT": ambient}
-        self.app, self.old_app = (new_app(self._broker, Queue(self.queue, auto_delete=True)) for _ in range(2))
+        self._settings = {"worker_concurrency": 4, **(settings or {})}
+        self._ambient = {} if ambient is None else {"SHOP_AMBIENT": ambient.to_traceparent()}
+        self.app = new_app(self._broker, Queue(self.queue, auto_delete=True))
+        self.old_app = new_app(self._broker, Queue(self.queue, auto_delete=True))
         self.app.conf.update(result_backend=self._results)
         self.old_app.conf.update(task_protocol=1)
         self.worker = Guarded()
@@ -191,7 +189,6 @@ class Branch:
         return [
             *(*_CELERY, "worker", "--hostname", f"{name}@{self.queue}", "--pool", self.pool),
             *("--loglevel", "INFO", "--without-gossip", "--without-mingle", "--without-heartbeat"),
-            *self._options,
         ]
 
     def _environment(self) -> dict[str, str]:

@@ -499,6 +499,7 @@ class TestHeaders:
         assert context.trace_id == SENDER.trace_id
 
     def test_fields_of_celery_are_no_headers_for_a_propagator(self, office: Office) -> None:
+        """C-22: it sees all headers, and nothing else."""
         seen: list[list[str]] = []
 
         class Nosy(W3CTracePropagator):
@@ -512,6 +513,7 @@ class TestHeaders:
         assert seen == [["app", "uber-trace-id"]]
 
     def test_every_message_from_outside_any_trace_starts_a_trace(self, desk: Desk) -> None:
+        """C-18: as beat sends them."""
         with hooked(desk.app):
             for _ in range(3):
                 desk.app.send_task("tick", headers={"celery_beat_task": True})
@@ -519,6 +521,20 @@ class TestHeaders:
         wires = [arrived(desk) for _ in range(3)]
         assert len({wire["traceparent"][3:35] for wire in wires}) == 3
         assert all(wire["celery_beat_task"] for wire in wires)
+
+    def test_a_task_of_a_name_that_nobody_knows_is_sent_like_any_other(self, desk: Desk) -> None:
+        """C-02: nothing waits for the garbage collector."""
+        recorder, before = MemoryRecorder(), alive(Publishing)
+        gc.disable()
+        try:
+            with hooked(desk.app, tracer=recorder):
+                desk.app.send_task("is.unknown")
+                assert [span.outcome for span in recorder.spans] == ["ok"]
+        finally:
+            gc.enable()
+
+        assert list(arrived(desk)) == ["traceparent"]
+        assert alive(Publishing) == before
 
     def test_publishing_from_many_threads_does_not_mix(self, desk: Desk) -> None:
         sent: list[str] = []
@@ -585,6 +601,7 @@ class TestFailedPublishing:
     """Celery sends no signal when publishing fails: the next thing that happens tells."""
 
     def test_the_context_stays_and_no_state_grows(self, cut_off: Celery) -> None:
+        """C-01: nothing is left of them, on the task or elsewhere."""
         recorder, before = MemoryRecorder(), alive(Publishing)
         with hooked(cut_off, tracer=recorder), TraceContext.use(TraceContext.new_root()) as context:
             for _ in range(30):
@@ -710,6 +727,7 @@ def run_spans(recorder: MemoryRecorder) -> list[Span]:
 
 class TestRetries:
     def test_all_attempts_are_children_of_the_first_sender(self, office: Office) -> None:
+        """C-10: siblings, none below another."""
         attempts, recorder = Attempts(office), MemoryRecorder()
         with hooked(office.app, tracer=recorder):
             attempts.make({"traceparent": TRACEPARENT, "tracestate": "a=1", "baggage": "attempts=0"})
@@ -720,6 +738,7 @@ class TestRetries:
         assert len({context.span_id for context in attempts.contexts}) == 3
 
     def test_each_attempt_is_recorded_with_its_number_and_how_it_ended(self, office: Office) -> None:
+        """C-10: told apart by their numbers."""
         recorder = MemoryRecorder()
         with hooked(office.app, tracer=recorder):
             Attempts(office).make({"traceparent": TRACEPARENT})
@@ -731,6 +750,7 @@ class TestRetries:
         assert [span for span in recorder.spans if span.kind == "producer"] == []
 
     def test_baggage_is_as_it_is_at_the_time_of_the_retry(self, office: Office) -> None:
+        """C-09: what was taken out does not come back."""
         attempts = Attempts(office)
         with hooked(office.app):
             attempts.make({"traceparent": TRACEPARENT, "baggage": "attempts=0,old=1"})
@@ -742,6 +762,7 @@ class TestRetries:
         ]
 
     def test_headers_neither_grow_nor_get_lost(self, office: Office) -> None:
+        """C-16: attempt after attempt."""
         attempts = Attempts(office, 6)
         with hooked(office.app):
             attempts.make({"traceparent": TRACEPARENT, "baggage": "attempts=0", "app": "1"})
@@ -750,6 +771,27 @@ class TestRetries:
             len(json.dumps(attempts.headers[0]))
         }
         assert [headers["app"] for headers in attempts.headers] == ["1"] * 6
+
+    def test_baggage_that_is_dropped_stays_away(self, office: Office) -> None:
+        """C-09: the second attempt has none."""
+        seen: list[TraceContext | None] = []
+        done = threading.Event()
+
+        def body(self: Task) -> None:
+            context = TraceContext.get()
+            assert context is not None
+            seen.append(context)
+            if self.request.retries == 0:
+                TraceContext.set(context.with_baggage(Baggage()))
+                raise self.retry(countdown=0)
+            done.set()
+
+        with hooked(office.app):
+            office.deliver(office.take(body), {"traceparent": TRACEPARENT, "baggage": "tenant=acme"})
+            assert done.wait(PATIENCE)
+            office.settle()
+
+        assert [dict(context.baggage) for context in seen if context] == [{"tenant": "acme"}, {}]
 
     def test_nested_headers_do_not_lose_the_first_sender(self, office: Office) -> None:
         attempts = Attempts(office)
@@ -828,6 +870,7 @@ class TestRetriesOfProtocol1:
     worker: ClassVar = {"protocol": 1}
 
     def test_all_attempts_are_children_of_the_first_sender(self, office: Office) -> None:
+        """C-21: also in Celery's first protocol."""
         attempts = Attempts(office)
         with hooked(office.app):
             attempts.make({"traceparent": TRACEPARENT}, protocol=1)
@@ -881,7 +924,7 @@ class TestEndings:
         assert alive(Processing) == before
 
     def test_a_run_whose_end_is_never_told_does_not_reach_the_next_one(self, office: Office) -> None:
-        """Another receiver that raises a `BaseException` keeps Celery from telling us."""
+        """C-04: Another receiver that raises a `BaseException` keeps Celery from telling us."""
         recorder, before = MemoryRecorder(), alive(Processing)
         fails = [True]
 
@@ -928,6 +971,7 @@ class TestRunsAtOnce:
     worker: ClassVar = {"concurrency": 2}
 
     def test_two_runs_of_one_id_at_once_keep_to_themselves(self, office: Office) -> None:
+        """C-03: each sees its own context, and both restore."""
         both_in = threading.Barrier(3, timeout=PATIENCE)
         seen: dict[str, list[TraceContext | None]] = {}
         left: list[TraceContext | None] = []
@@ -972,6 +1016,8 @@ class TestInProcess:
             yield app
 
     def test_an_eager_task_is_a_child_of_its_caller(self, app: Celery) -> None:
+        """C-20, C-24: nested, too, and every caller gets its context back."""
+
         @task(app)
         def inner() -> TraceContext | None:
             return TraceContext.get()
@@ -1071,6 +1117,8 @@ class TestInProcess:
     def test_an_eager_task_that_fails_leaves_the_caller_its_context(
         self, app: Celery, *, propagates: bool
     ) -> None:
+        """C-20, C-24: not an empty one."""
+
         @task(app)
         def fails() -> None:
             raise HandlerError
@@ -1102,6 +1150,24 @@ class TestInProcess:
 
         assert caller is not None
         assert [context and context.trace_id for context in seen] == [caller.trace_id]
+
+    def test_a_run_that_ends_in_another_context_than_it_began_in_is_no_error(self, app: Celery) -> None:
+        """C-06: the body sees its own context, and no error is logged."""
+        look = task(app, name="look")(TraceContext.get)
+        recorder, elsewhere = MemoryRecorder(), copy_context()
+        run: dict[str, Any] = {"sender": look, "task": look, "task_id": "7", "args": (), "kwargs": {}}
+
+        celery.install(app, tracer=recorder)
+        look.push_request(id="7", traceparent=TRACEPARENT)
+        with TraceContext.use(TraceContext.new_root()) as current:
+            elsewhere.run(signals.task_prerun.send, **run)
+            seen = elsewhere.run(look)
+            signals.task_postrun.send(**run, retval=None, state="SUCCESS")
+            assert TraceContext.get() is current
+        look.pop_request()
+
+        assert seen.parent_span_id == SENDER.span_id
+        assert [(span.span_id, span.outcome) for span in recorder.spans] == [(seen.span_id, "ok")]
 
     def test_a_direct_call_is_part_of_its_caller(self, app: Celery) -> None:
         look = task(app, name="look")(TraceContext.get)

@@ -52,13 +52,13 @@ def lone(
         request.param,
         urls,
         tmp_path_factory.mktemp("branch"),
-        options=["--concurrency", "1"],
         settings={
+            "worker_concurrency": 1,
             "worker_enable_remote_control": True,
             "worker_lost_wait": 0.1,
             "worker_prefetch_multiplier": 8,
         },
-        ambient=AMBIENT.to_traceparent(),
+        ambient=AMBIENT,
     )
     with branch.open():
         yield branch
@@ -71,9 +71,8 @@ def mortal(urls: Urls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bra
         PREFORK,
         urls,
         tmp_path_factory.mktemp("branch"),
-        options=["--concurrency", "3"],
-        settings={"worker_max_tasks_per_child": 2},
-        ambient=AMBIENT.to_traceparent(),
+        settings={"worker_concurrency": 3, "worker_max_tasks_per_child": 2},
+        ambient=AMBIENT,
     )
     with branch.open():
         yield branch
@@ -137,6 +136,17 @@ class TestWorkerProcesses:
         assert {note["size"] for note in further} == {first["size"]}
         assert [note["baggage"] for note in further] == [first["baggage"]] * 10
         assert {note["shelf"] for note in further} == {"7"}
+
+    def test_a_task_goes_on_in_its_context_when_its_next_attempt_is_sent(self, branch: Branch) -> None:
+        """C-03, C-23: the next attempt may run at once."""
+        look_id = uuid4().hex
+        task_id, trace = branch.send("is_retried_and_goes_on", look_id)
+
+        attempts, (look,) = branch.notes(task_id, 2), branch.notes(look_id)
+        first, second = sorted(attempts, key=lambda note: note["attempt"])
+        spans = {span.span_id: span for span in branch.spans(trace, 5)}
+        assert first["parent_span_id"] == second["parent_span_id"] == sender_of(branch, trace).span_id
+        assert spans[look["parent_span_id"]].parent_span_id == first["span_id"]
 
     def test_a_task_that_starts_another_is_its_parent(self, branch: Branch) -> None:
         second_id = uuid4().hex
@@ -250,9 +260,7 @@ class TestEndings:
             ("waits", "time_limit", "error", "SystemExit"),
         ],
     )
-    def test_a_time_limit(
-        self, lone: Branch, task: str, limit: str, outcome: str, error: str | None
-    ) -> None:
+    def test_a_time_limit(self, lone: Branch, task: str, limit: str, outcome: str, error: str | None) -> None:
         assert ending(lone, task, **{limit: 0.2}) == (outcome, error)
         assert_nothing_stays(lone)
 
@@ -414,7 +422,7 @@ class TestDeliveredAgain:
         """C-03: acks_late."""
         with Branch(SOLO._replace(transport="amqp"), urls, tmp_path).open() as branch:
             branch.start("second")
-            pids = set()
+            pids: set[int] = set()
             while len(pids) < 2:  # both are up
                 pids |= {branch.notes(branch.send("look", 0.01)[0])[0]["pid"]}
             task_id, trace = branch.send("is_redelivered")
@@ -424,6 +432,17 @@ class TestDeliveredAgain:
         assert {note["pid"] for note in notes} == pids
         assert {note["parent_span_id"] for note in notes} == {sender_of(branch, trace).span_id}
         assert (run.span_id, run.is_redelivered) == (notes[1]["span_id"], True)
+
+
+class TestShutdown:
+    def test_a_worker_that_is_told_to_stop_records_what_is_running(self, urls: Urls, tmp_path: Path) -> None:
+        with Branch(SOLO, urls, tmp_path).open() as branch:
+            task_id, trace = branch.send("stops_its_worker")
+            (note,) = branch.notes(task_id)
+            branch.wait(lambda: [branch.worker.exit_status("worker")] * bool(branch.worker.excuse("worker")))
+            (run,) = runs(branch, trace)
+
+        assert (run.span_id, run.outcome) == (note["span_id"], "ok")
 
 
 class TestReplacedProcesses:
@@ -455,13 +474,7 @@ class TestBeat:
     ) -> None:
         """C-18: two ticks, two traces."""
         schedule = {"tick": {"task": "shop.look", "schedule": 0.2}}
-        branch = Branch(
-            SOLO,
-            urls,
-            tmp_path,
-            settings={"beat_schedule": schedule},
-            ambient=ambient and ambient.to_traceparent(),
-        )
+        branch = Branch(SOLO, urls, tmp_path, settings={"beat_schedule": schedule}, ambient=ambient)
         with branch.open():
             branch.start_beat(tmp_path)
             branch.wait(branch.all_notes, 3)

@@ -42,12 +42,12 @@ app.conf.update(json.loads(os.environ["SHOP_SETTINGS"]))
 outside: ContextVar[TraceContext | None] = ContextVar("shop.outside", default=None)
 
 
-@signals.task_prerun.connect
 def look_outside(**_: object) -> None:
     """Keep what is current before the task, as what came before it has left it: Celery asks us first."""
     outside.set(TraceContext.get())
 
 
+signals.task_prerun.connect(look_outside)
 celery.install(app)
 if "SHOP_AMBIENT" in os.environ:
     TraceContext.set(TraceContext.from_traceparent(os.environ["SHOP_AMBIENT"]))
@@ -118,6 +118,15 @@ def retries_twice(self: Task) -> None:
         raise self.retry(exc=ShelfError(), countdown=0.01)
 
 
+@task()
+def is_retried_and_goes_on(self: Task, task_id: str) -> None:
+    """Start another task after the next attempt is on its way, which may be in any order with it."""
+    note(self)
+    if self.request.retries == 0:
+        self.retry(countdown=0, throw=False)
+        look.apply_async(task_id=task_id)
+
+
 @task(max_retries=10)
 def retries_ten_times(self: Task) -> None:
     note(self)
@@ -165,6 +174,13 @@ def puts_back(self: Task) -> None:
     note(self)
     if not is_again(self):
         raise Reject(requeue=True)
+
+
+@task()
+def stops_its_worker(self: Task) -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(0.1)
+    note(self)
 
 
 @task()

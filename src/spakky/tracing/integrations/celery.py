@@ -96,7 +96,8 @@ def _names(task: str | None, delivery: Mapping[str, Any] | None) -> tuple[str, s
 
 def _delivery_of(request: Context) -> Delivery:
     """Return which attempt a request is, and whether its message came before; Celery counts only retries."""
-    redelivered = (request.delivery_info or {}).get("redelivered")
+    delivery: Mapping[str, Any] = request.delivery_info or {}
+    redelivered = delivery.get("redelivered")
     return Delivery(
         attempt=request.retries + 1, is_redelivered=None if redelivered is None else bool(redelivered)
     )
