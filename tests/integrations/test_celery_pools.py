@@ -22,6 +22,11 @@ if TYPE_CHECKING:
     from spakky.tracing.recorder import Span
 
 
+PREFORK, PREFORK_ON_REDIS, THREADS, GEVENT, EVENTLET, SOLO = KINDS
+ONE_OF_EACH_POOL = (PREFORK, THREADS, GEVENT, EVENTLET, SOLO)
+AMBIENT = TraceContext.new_root()
+
+
 @pytest.fixture(scope="module")
 def urls(amqp_url: str, redis_url: str) -> Urls:
     return Urls(amqp_url, redis_url)
@@ -33,11 +38,6 @@ def branch(
 ) -> Iterator[Branch]:
     with Branch(request.param, urls, tmp_path_factory.mktemp("branch")).open() as branch:
         yield branch
-
-
-ONE_OF_EACH_POOL = (KINDS[0], *KINDS[2:])
-PREFORK, _, THREADS, GEVENT, EVENTLET, SOLO = KINDS
-AMBIENT = TraceContext.new_root()
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +127,7 @@ class TestWorkerProcesses:
         assert [span.error for span in runs] == ["shop.ShelfError"] * (count - 1) + [None]
 
     def test_ten_retries_leave_the_headers_as_long_as_they_were(self, branch: Branch) -> None:
-        """C-16"""
+        """C-16: baggage, too, is neither longer nor shorter."""
         with hooked(branch.app), TraceContext.use(full_context()):
             task_id = branch.app.send_task("shop.retries_ten_times", headers={"shelf": "7"}).id
 
@@ -181,6 +181,7 @@ class TestWorkerProcesses:
         assert (run.outcome, run.error, run.span_id) == ("error", "shop.ShelfError", note["span_id"])
 
     def test_tasks_at_once_keep_to_their_traces(self, branch: Branch) -> None:
+        """C-06: in threads, greenlets and processes alike."""
         sent = [branch.send("look", 0.05) for _ in range(20)]
 
         notes = [branch.notes(task_id)[0] for task_id, _ in sent]
@@ -248,6 +249,7 @@ class TestEndings:
         ],
     )
     def test_what_a_task_does(self, lone: Branch, task: str, outcome: str, error: str | None) -> None:
+        """C-24: and what was current outside is so again."""
         assert ending(lone, task) == (outcome, error)
         assert_nothing_stays(lone)
 
@@ -261,16 +263,19 @@ class TestEndings:
         ],
     )
     def test_a_time_limit(self, lone: Branch, task: str, limit: str, outcome: str, error: str | None) -> None:
+        """C-04: a soft one is an error of the task, a hard one ends its process."""
         assert ending(lone, task, **{limit: 0.2}) == (outcome, error)
         assert_nothing_stays(lone)
 
     @in_pools(GEVENT)
     def test_a_time_limit_of_a_greenlet(self, lone: Branch) -> None:
+        """C-04: which is told, since the process lives on."""
         assert ending(lone, "waits", time_limit=0.2) == ("error", "gevent.timeout.Timeout")
         assert_nothing_stays(lone)
 
     @in_pools(PREFORK, GEVENT, EVENTLET)
     def test_a_revoke_that_terminates(self, lone: Branch) -> None:
+        """C-04: by a signal, or by an exception in the greenlet."""
         task_id, trace = lone.send("waits")
         (note,) = lone.notes(task_id)
         lone.revoke(task_id, terminate=True)
@@ -282,6 +287,7 @@ class TestEndings:
 
     @in_pools(PREFORK)
     def test_an_exit(self, lone: Branch) -> None:
+        """C-04: the next task runs in a new process."""
         assert ending(lone, "gives_up_the_process") == ("error", "SystemExit")
         assert_nothing_stays(lone)
 
@@ -311,7 +317,7 @@ class TestEndings:
 
     @in_pools(PREFORK)
     def test_a_revoke_that_kills(self, lone: Branch) -> None:
-        """C-04"""
+        """C-04: nor of this one."""
         task_id, trace = lone.send("waits")
         lone.notes(task_id)
         lone.revoke(task_id, terminate=True, signal="SIGKILL")
@@ -371,7 +377,7 @@ class TestStarting:
             assert {note["parent_span_id"] for note in further} == {first["span_id"]}
 
     def test_a_message_of_protocol_1_carries_its_context(self, branch: Branch) -> None:
-        """C-21"""
+        """C-21: so do its next attempts."""
         with hooked(branch.old_app), TraceContext.use(full_context()) as context:
             task_id = branch.old_app.send_task("shop.retries_twice", headers={"shelf": "7"}).id
 
@@ -392,7 +398,7 @@ class TestDeliveredAgain:
         assert [(run.outcome, run.is_redelivered) for run in spans] == [("rejected", False), ("ok", True)]
         assert_nothing_stays(lone)
 
-    @in_pools(*KINDS[:2])
+    @in_pools(PREFORK, PREFORK_ON_REDIS)
     def test_a_task_whose_process_is_killed_is_redelivered_in_its_trace(self, lone: Branch) -> None:
         """C-04: `task_reject_on_worker_lost`."""
         task_id, trace = lone.send("is_redelivered")
@@ -404,7 +410,7 @@ class TestDeliveredAgain:
         assert len({note["span_id"] for note in notes}) == len({note["pid"] for note in notes}) == 2
         assert_nothing_stays(lone)
 
-    @in_pools(*KINDS[:2])
+    @in_pools(PREFORK)
     def test_a_task_whose_process_is_killed_is_sent_again_in_its_trace(self, lone: Branch) -> None:
         """C-04: `retry_on_worker_lost`, which sends from outside of any task."""
         task_id, trace = lone.send("is_sent_again")
