@@ -106,7 +106,7 @@ class Branch:
         self._notes = folder / "notes.jsonl"
         self._broker: str = getattr(urls, kind.transport)
         self._results = urls.redis
-        self._settings = {"worker_concurrency": 4, **(settings or {})}
+        self._settings = {"worker_concurrency": 4, "worker_lost_wait": 0.1, **(settings or {})}
         self._ambient = {} if ambient is None else {"SHOP_AMBIENT": ambient.to_traceparent()}
         self.app = new_app(self._broker, Queue(self.queue, auto_delete=True))
         self.old_app = new_app(self._broker, Queue(self.queue, auto_delete=True))

@@ -55,7 +55,6 @@ def lone(
         settings={
             "worker_concurrency": 1,
             "worker_enable_remote_control": True,
-            "worker_lost_wait": 0.1,
             "worker_prefetch_multiplier": 8,
         },
         ambient=AMBIENT,
@@ -398,17 +397,16 @@ class TestDeliveredAgain:
         assert [(run.outcome, run.is_redelivered) for run in spans] == [("rejected", False), ("ok", True)]
         assert_nothing_stays(lone)
 
-    @in_pools(PREFORK, PREFORK_ON_REDIS)
-    def test_a_task_whose_process_is_killed_is_redelivered_in_its_trace(self, lone: Branch) -> None:
+    @pytest.mark.parametrize("branch", [PREFORK, PREFORK_ON_REDIS], indirect=True, ids=str)
+    def test_a_task_whose_process_is_killed_is_redelivered_in_its_trace(self, branch: Branch) -> None:
         """C-04: `task_reject_on_worker_lost`."""
-        task_id, trace = lone.send("is_redelivered")
+        task_id, trace = branch.send("is_redelivered")
 
-        notes = lone.notes(task_id, 2)
-        (run,) = runs(lone, trace)
-        assert {note["parent_span_id"] for note in notes} == {sender_of(lone, trace).span_id}
+        notes = branch.notes(task_id, 2)
+        (run,) = runs(branch, trace)
+        assert {note["parent_span_id"] for note in notes} == {sender_of(branch, trace).span_id}
         assert (run.span_id, run.is_redelivered) == (notes[1]["span_id"], True)
         assert len({note["span_id"] for note in notes}) == len({note["pid"] for note in notes}) == 2
-        assert_nothing_stays(lone)
 
     @in_pools(PREFORK)
     def test_a_task_whose_process_is_killed_is_sent_again_in_its_trace(self, lone: Branch) -> None:
@@ -474,13 +472,10 @@ class TestReplacedProcesses:
 
 
 class TestBeat:
-    @pytest.mark.parametrize("ambient", [None, AMBIENT], ids=["outside of a trace", "loaded in a trace"])
-    def test_each_tick_is_a_trace_of_its_own(
-        self, urls: Urls, tmp_path: Path, ambient: TraceContext | None
-    ) -> None:
-        """C-18: two ticks, two traces."""
+    def test_each_tick_is_a_trace_of_its_own(self, urls: Urls, tmp_path: Path) -> None:
+        """C-18: two ticks, two traces, though a context was current when the app was loaded."""
         schedule = {"tick": {"task": "shop.look", "schedule": 0.2}}
-        branch = Branch(SOLO, urls, tmp_path, settings={"beat_schedule": schedule}, ambient=ambient)
+        branch = Branch(SOLO, urls, tmp_path, settings={"beat_schedule": schedule}, ambient=AMBIENT)
         with branch.open():
             branch.start_beat(tmp_path)
             branch.wait(branch.all_notes, 3)
