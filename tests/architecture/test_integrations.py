@@ -33,7 +33,7 @@ CONTRACTS = {
     "VerbsReceivingContract",
 }
 FRAMEWORKS = {"celery"}  # they call the user's code, by hooks of their own
-MIDDLEWARE = {"asgi", "faststream"}
+MIDDLEWARE = {"asgi", "dramatiq", "faststream", "taskiq"}
 WITHOUT_EXTRA = {"asgi"}
 
 VERBS = {
@@ -66,7 +66,7 @@ SUITABLE = {
     ("confluent_kafka", "wrap"): "confluent_kafka.Producer",
     ("kafka_python", "wrap"): "kafka.KafkaProducer",
 }
-BARE = {("faststream", "TraceMiddleware")}  # takes options only
+BARE = {(name, "TraceMiddleware") for name in ("dramatiq", "faststream", "taskiq")}  # takes options only
 
 every_integration = pytest.mark.parametrize("name", INTEGRATIONS)
 
