@@ -601,7 +601,7 @@ def test_a_sender_says_where_it_writes_a_context_at_all() -> None:
 def test_where_there_is_no_room_the_baggage_of_another_tool_stays() -> None:
     """C-14: it was in the headers before ours came."""
     theirs = {"baggage": "sentry-trace_id=771a43a4", "sentry-trace": "771a43a4-1"}
-    roomy, tight = (replace(SIZED, room=room) for room in (110, 50))
+    roomy, tight = (replace(SIZED, room=room) for room in (100, 50))
 
     with TraceContext.use(full_context()) as context:
         assert context is not None
@@ -631,9 +631,7 @@ def test_a_retry_keeps_the_baggage_of_another_tool() -> None:
     assert headers["baggage"] == "tenant=acme,sentry-trace_id=771a43a4"
 
 
-@pytest.mark.parametrize(
-    "baggage", [b"\xff\xfe", 7, None, ["sentry-a=1"], "sentry-", "sentry-a", "=sentry-a"]
-)
+@pytest.mark.parametrize("baggage", [b"\xff\xfe", 7, None, "sentry-", "sentry-a", "=sentry-a"])
 def test_what_only_looks_like_the_baggage_of_another_tool_is_replaced(baggage: object) -> None:
     with TraceContext.use(full_context()):
         assert by_hand({"baggage": baggage})["baggage"] == "tenant=acme"
