@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 from uuid import uuid4
 
+from kombu.connection import Connection
+
 from brokers.guarded import Guarded
 from brokers.ports import free_port
 
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["Published", "Publisher", "Town", "Worker"]
 
 APPS: Final = Path(__file__).parent / "celery_apps"
-PATIENCE: Final = 30
+PATIENCE: Final = 15
 
 COMPLAINTS: Final = ("Failed to detach", "no existing span", "Signal handler", "ERROR", "Traceback")
 """What shows in a log that one tool disturbs another."""
@@ -69,6 +71,8 @@ class Worker:
     def __exit__(self, *exception: Any) -> None:
         log = self.log()
         self._guarded.__exit__(*exception)
+        with Connection(self._environment["NEIGHBOURS_BROKER"]) as connection:
+            connection.default_channel.queue_delete(self.queue)
         assert complaints_in(log) == [], log
 
     def notes(self, task_id: str | None, count: int = 1) -> list[dict[str, Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 from kombu.connection import Connection
@@ -173,7 +173,7 @@ def test_where_sentry_propagates_nothing_the_message_is_as_without_it(town: Town
 
 
 @pytest.mark.parametrize(
-    ("tools", "pool"), [(SENTRY_FIRST, "prefork"), (SENTRY_LAST, "threads")], ids=" in ".join
+    ("tools", "pool"), [(SENTRY_FIRST, "prefork"), (SENTRY_LAST, "threads")], ids=["first", "last"]
 )
 class TestATaskBesideSentry:
     @pytest.fixture
@@ -321,7 +321,7 @@ class TestAMessageBesideOpenTelemetry:
 
 
 @pytest.mark.parametrize(
-    ("tools", "pool"), [(OTEL_FIRST, "prefork"), (OTEL_LAST, "threads")], ids=" in ".join
+    ("tools", "pool"), [(OTEL_FIRST, "prefork"), (OTEL_LAST, "threads")], ids=["first", "last"]
 )
 class TestATaskBesideOpenTelemetry:
     """No log complains of anything: that is looked at when the worker ends."""
@@ -427,16 +427,19 @@ def office(amqp_url: str) -> Iterator[Office]:
 
 @pytest.fixture
 def desk(amqp_url: str) -> Iterator[Desk]:
-    with open_desk(amqp_url) as desk, desk.with_new_mailbox():
-        yield desk
+    with open_desk(amqp_url) as desk:
+        desk.app.conf.broker_pool_limit = 1
+        with desk.with_new_mailbox():
+            yield desk
 
 
 class TestRelations:
     """A new trace for what waits, by task or by what a message says."""
 
-    def seen(self, office: Office, relation: Any, **options: Any) -> tuple[TraceContext, Span, TraceContext]:
-        """Return the context of a task that is published in a trace, its span, and its sender."""
-        recorder, contexts, done = MemoryRecorder(), [], threading.Event()
+    def seen(self, office: Office, relation: Any, **options: Any) -> tuple[TraceContext, Span, Span]:
+        """Return the context of a task that is published in a trace, its span, and that of its sending."""
+        recorder, done = MemoryRecorder(), threading.Event()
+        contexts: list[TraceContext | None] = []
 
         def body(_: Task) -> None:
             contexts.append(TraceContext.get())
@@ -452,7 +455,7 @@ class TestRelations:
         assert context is not None
         sent = next(span for span in recorder.spans if span.kind == "producer")
         run = next(span for span in recorder.spans if span.span_id == context.span_id)
-        return context, run, TraceContext(sent.trace_id, sent.span_id)
+        return context, run, sent
 
     @pytest.mark.parametrize("options", [{}, {"countdown": 0.01}], ids=["at once", "later"])
     def test_a_task_that_links_starts_a_trace_and_keeps_the_baggage(
@@ -521,11 +524,8 @@ class TestPlaces:
 
 
 class TestManyThreads:
-    options: ClassVar = {"broker_pool_limit": 1}
-
     def test_publishing_from_many_threads_on_one_connection_changes_no_header(self, desk: Desk) -> None:
         """C-19: flat text, and byte for byte what each thread sent."""
-        desk.app.conf.update(self.options)
         sent: list[dict[str, Any]] = []
 
         def publish(number: int) -> None:

@@ -31,7 +31,7 @@ FIELDS: Final = ("traceparent", "tracestate", "baggage", "sentry-trace")
 
 app = Celery("neighbours", broker=os.environ["NEIGHBOURS_BROKER"])
 app.conf.update(
-    task_queues=[Queue(QUEUE, auto_delete=True)],
+    task_queues=[Queue(QUEUE)],
     task_default_queue=QUEUE,
     task_create_missing_queues=True,
     task_ignore_result=True,
