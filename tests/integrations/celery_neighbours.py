@@ -52,6 +52,9 @@ class Published(NamedTuple):
 class Worker:
     """A worker with some *tools* hooked, in processes of its own from entering to leaving.
 
+    It does one thing at a time: of two attempts of a task that overlap in one process OpenTelemetry's
+    instrumentation takes one for the other, and says so in the log (C-03).
+
     Attributes:
         queue: The queue that it works on.
     """
@@ -65,10 +68,12 @@ class Worker:
         self._guarded = Guarded()
         folder = self._guarded.__enter__().folder
         self._folder = folder
-        self._guarded.start("worker", self._command(), {**self._environment, "NEIGHBOURS_FOLDER": str(folder)})
+        self._guarded.start(
+            "worker", self._command(), {**self._environment, "NEIGHBOURS_FOLDER": str(folder)}
+        )
         return self
 
-    def __exit__(self, *exception: Any) -> None:
+    def __exit__(self, *exception: object) -> None:
         log = self.log()
         self._guarded.__exit__(*exception)
         with Connection(self._environment["NEIGHBOURS_BROKER"]) as connection:
@@ -111,7 +116,7 @@ class Worker:
     def _command(self) -> list[str]:
         return [
             *(sys.executable, "-m", "celery", "--workdir", str(APPS), "--app", "neighbours", "worker"),
-            *("--hostname", self.queue, "--pool", self._pool, "--concurrency", "2", "--loglevel", "INFO"),
+            *("--hostname", self.queue, "--pool", self._pool, "--concurrency", "1", "--loglevel", "INFO"),
             *("--without-gossip", "--without-mingle", "--without-heartbeat"),
         ]
 
@@ -176,7 +181,7 @@ class Publisher:
 
 
 class Town:
-    """Starts each worker and each publisher once, when a test first asks for it."""
+    """Starts each process once, when a test first asks for it; Sentry marks a process that is a beat."""
 
     def __init__(self, broker: str) -> None:
         self._running = ExitStack()
@@ -184,6 +189,9 @@ class Town:
             lambda tools, pool: self._running.enter_context(Worker(broker, tools, pool))
         )
         self.publisher: Callable[[str], Publisher] = cache(
+            lambda tools: self._running.enter_context(Publisher(broker, tools))
+        )
+        self.beat: Callable[[str], Publisher] = cache(
             lambda tools: self._running.enter_context(Publisher(broker, tools))
         )
 

@@ -1,4 +1,4 @@
-"""Celery with Sentry's SDK or OpenTelemetry's instrumentation beside us, each in real processes of its own."""
+"""Celery with Sentry's SDK or OpenTelemetry's instrumentation beside us, in real processes."""
 
 from __future__ import annotations
 
@@ -69,6 +69,11 @@ def members(wire: dict[str, Any]) -> tuple[dict[str, str], dict[str, str]]:
     return {key: value for key, value in baggage.items() if key not in theirs}, theirs
 
 
+def sender_seen_by(tool: dict[str, Any]) -> tuple[str, str | None]:
+    """Return the ids of trace and span that a *tool* takes for the sender of a task."""
+    return tool["trace_id"], tool["parent_span_id"]
+
+
 def sentrys(headers: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in headers.items() if name.startswith("sentry-")}
 
@@ -129,9 +134,7 @@ class TestAMessageBesideSentry:
         """C-15: whatever becomes of Sentry's own headers, ours are there."""
         for way in ("apply_async", "send_task"):
             headers = {"sentry-propagate-traces": False, "app": "1"}
-            published = publisher.publish(
-                mailbox.queue.name, way=way, inside="sentry,ours", headers=headers
-            )
+            published = publisher.publish(mailbox.queue.name, way=way, inside="sentry,ours", headers=headers)
             wire = wire_in(mailbox)
 
             assert wire["traceparent"] == published.before["ours"]["traceparent"]
@@ -139,16 +142,20 @@ class TestAMessageBesideSentry:
             assert wire["app"] == "1"
 
     def test_what_sentry_says_of_a_tick_of_beat_is_at_both_of_its_places(
-        self, publisher: Publisher, mailbox: Mailbox
+        self, town: Town, mailbox: Mailbox, tools: str
     ) -> None:
         """C-14, C-18: and each tick is a trace of its own."""
         wires = []
         for _ in range(2):
-            publisher.publish(mailbox.queue.name, way="tick")
+            town.beat(tools).publish(mailbox.queue.name, way="tick")
             wires.append(wire_in(mailbox))
 
         for wire in wires:
-            assert {"sentry-monitor-slug", "sentry-monitor-config", "sentry-monitor-check-in-id"} < wire.keys()
+            assert {
+                "sentry-monitor-slug",
+                "sentry-monitor-config",
+                "sentry-monitor-check-in-id",
+            } < wire.keys()
             assert sentrys(wire["headers"]) == sentrys(wire)
             assert members(wire)[1]["sentry-trace_id"] == wire["sentry-trace"][:32]
             assert wire["headers"]["baggage"] == wire["baggage"]
@@ -163,7 +170,7 @@ class TestAMessageBesideSentry:
 
 def test_where_sentry_propagates_nothing_the_message_is_as_without_it(town: Town, mailbox: Mailbox) -> None:
     """C-15: its opt-out for all calls."""
-    published = town.publisher("silent sentry,ours").publish(mailbox.queue.name, inside="sentry,ours")
+    published = town.publisher("silent_sentry,ours").publish(mailbox.queue.name, inside="silent_sentry,ours")
 
     assert wire_in(mailbox) == {
         "traceparent": published.before["ours"]["traceparent"],
@@ -190,7 +197,10 @@ class TestATaskBesideSentry:
         (note,) = worker.notes(published.task_id)
 
         ours, theirs = published.before["ours"], published.before["sentry"]
-        assert (note["ours"]["trace_id"], note["ours"]["parent_span_id"]) == (ours["trace_id"], ours["span_id"])
+        assert sender_seen_by(note["ours"]) == (
+            ours["trace_id"],
+            ours["span_id"],
+        )
         assert note["ours"]["baggage"]["tenant"] == "acme"
         assert note["sentry"]["trace_id"] == theirs["trace_id"]
         assert note["sentry"]["parent_span_id"] == note["attributes"]["sentry-trace"].split("-")[1]
@@ -342,8 +352,8 @@ class TestATaskBesideOpenTelemetry:
         (note,) = worker.notes(published.task_id)
 
         ours, theirs, sent = note["ours"], note["opentelemetry"], sender_of(note["attributes"])
-        assert (ours["trace_id"], ours["parent_span_id"]) == sent
-        assert (theirs["trace_id"], theirs["parent_span_id"]) == sent
+        assert sender_seen_by(ours) == sent
+        assert sender_seen_by(theirs) == sent
         assert ours["span_id"] != theirs["span_id"]
         assert (ours["baggage"], ours["tracestate"]) == (theirs["baggage"], theirs["tracestate"])
 
@@ -359,7 +369,7 @@ class TestATaskBesideOpenTelemetry:
         assert len({str(rest_of(wire)) for wire in wires}) == 1
         assert len({sender_of(wire)[1] for wire in wires}) == (1 if tools == OTEL_FIRST else 3)
         for note, wire in zip(notes, wires, strict=True):
-            assert (note["ours"]["trace_id"], note["ours"]["parent_span_id"]) == sender_of(wire)
+            assert sender_seen_by(note["ours"]) == sender_of(wire)
         assert len({note["ours"]["span_id"] for note in notes}) == 3
 
     @pytest.mark.parametrize("task", ["publishes_in_vain"])
@@ -368,16 +378,12 @@ class TestATaskBesideOpenTelemetry:
     ) -> None:
         """C-01: and the next tasks theirs."""
         (note,) = worker.notes(published.task_id)
-        later = [
-            town.publisher(tools).publish(worker.queue, inside="ours,opentelemetry") for _ in range(4)
-        ]
+        later = [town.publisher(tools).publish(worker.queue, inside="ours,opentelemetry") for _ in range(4)]
 
-        assert (note["ours"]["trace_id"], note["ours"]["parent_span_id"]) == sender_of(note["attributes"])
+        assert sender_seen_by(note["ours"]) == sender_of(note["attributes"])
         for each in later:
             (after,) = worker.notes(each.task_id)
-            assert (after["ours"]["trace_id"], after["ours"]["parent_span_id"]) == sender_of(
-                after["attributes"]
-            )
+            assert sender_seen_by(after["ours"]) == sender_of(after["attributes"])
 
 
 @pytest.mark.parametrize("pool", ["prefork", "threads"])
@@ -390,7 +396,7 @@ class TestOneToolInEachProcess:
         (note,) = worker.notes(published.task_id)
 
         ours, theirs = published.before["ours"], note["opentelemetry"]
-        assert (theirs["trace_id"], theirs["parent_span_id"]) == (ours["trace_id"], ours["span_id"])
+        assert sender_seen_by(theirs) == (ours["trace_id"], ours["span_id"])
         assert (theirs["tracestate"], theirs["baggage"]) == ("ours=1", {"tenant": "acme"})
         (span,) = worker.spans(ours["trace_id"])
         assert span["name"] == "run/neighbours.look"
@@ -403,7 +409,7 @@ class TestOneToolInEachProcess:
         (note,) = worker.notes(published.task_id)
 
         ours, theirs = note["ours"], published.before["opentelemetry"]
-        assert (ours["trace_id"], ours["parent_span_id"]) == sender_of(note["attributes"])
+        assert sender_seen_by(ours) == sender_of(note["attributes"])
         assert ours["trace_id"] == theirs["trace_id"]
         assert (ours["tracestate"], ours["baggage"]) == ("theirs=1", {"customer": "7"})
 
@@ -535,9 +541,7 @@ class TestManyThreads:
                 with TraceContext.use(TraceContext.new_root(baggage=baggage)) as context:
                     desk.order.apply_async(headers=own)
                 assert context is not None
-                sent.append(
-                    {**own, "traceparent": context.to_traceparent(), "baggage": baggage.to_header()}
-                )
+                sent.append({**own, "traceparent": context.to_traceparent(), "baggage": baggage.to_header()})
 
         threads = [threading.Thread(target=publish, args=[number]) for number in range(8)]
         with hooked(desk.app):

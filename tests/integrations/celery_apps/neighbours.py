@@ -1,7 +1,8 @@
 """An application in which several tools are hooked, in the order that the environment says.
 
 A worker loads it; run as a program, it publishes on request: each line of JSON on the standard input is
-answered by one on the standard output. What is not hooked is not imported.
+answered by one on the standard output. Each tool is in a module of its own (`with_ours` and the like); what is
+not hooked is not imported.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json
 import os
 import sys
 from contextlib import ExitStack, contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
@@ -23,7 +25,6 @@ from kombu.entity import Queue
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-TOOLS: Final = os.environ["NEIGHBOURS_TOOLS"].split(",")
 FOLDER: Final = Path(os.environ["NEIGHBOURS_FOLDER"])
 QUEUE: Final = os.environ["NEIGHBOURS_QUEUE"]
 NOWHERE: Final = os.environ["NEIGHBOURS_NOWHERE"]
@@ -42,106 +43,15 @@ app.conf.update(
 )
 
 
-def append(name: str, line: object) -> None:
-    """Append a line of JSON to a file; one write to a file opened for appending stays whole."""
-    with (FOLDER / name).open("a") as lines:
-        lines.write(json.dumps(line, default=str) + "\n")
+TOOLS: Final = {name: import_module(f"with_{name}") for name in os.environ["NEIGHBOURS_TOOLS"].split(",")}
 
-
-def hook_ours() -> None:
-    from spakky.tracing.integrations import celery
-
-    celery.install(app)
-
-
-def hook_opentelemetry() -> None:
-    from opentelemetry import trace
-    from opentelemetry.instrumentation.celery import CeleryInstrumentor
-    from opentelemetry.sdk.trace import TracerProvider
-    from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SimpleSpanProcessor
-
-    provider = TracerProvider()
-    spans = (FOLDER / "spans.jsonl").open("a")
-    exporter = ConsoleSpanExporter(out=spans, formatter=lambda span: f"{span.to_json(indent=None)}\n")
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
-    trace.set_tracer_provider(provider)
-    CeleryInstrumentor().instrument()
-
-
-def hook_sentry(*, propagate_traces: bool = True) -> None:
-    import sentry_sdk
-    from sentry_sdk.integrations.celery import CeleryIntegration
-    from sentry_sdk.transport import Transport
-
-    class Kept(Transport):
-        def capture_envelope(self, envelope: Any) -> None:
-            for item in envelope.items:
-                append("sentry.jsonl", {"type": item.type, "event": item.payload.json})
-
-    sentry_sdk.init(
-        "http://key@127.0.0.1:9/1",
-        release="shop@1",
-        traces_sample_rate=1.0,
-        transport=Kept,
-        auto_enabling_integrations=False,
-        integrations=[CeleryIntegration(propagate_traces=propagate_traces, monitor_beat_tasks=True)],
-    )
-
-
-HOOKS: Final[dict[str, Callable[[], None]]] = {
-    "ours": hook_ours,
-    "opentelemetry": hook_opentelemetry,
-    "sentry": hook_sentry,
-    "silent sentry": lambda: hook_sentry(propagate_traces=False),
-}
-
-for tool in TOOLS:
-    HOOKS[tool]()
+for tool in TOOLS.values():
+    tool.hook(app, FOLDER)
 
 
 def current() -> dict[str, Any]:
     """Return what each tool takes for the current context."""
-    looks = {"ours": look_at_ours, "opentelemetry": look_at_opentelemetry, "sentry": look_at_sentry}
-    return {tool: look() for tool, look in looks.items() if tool in TOOLS}
-
-
-def look_at_ours() -> dict[str, Any] | None:
-    from spakky.tracing.context import TraceContext
-
-    context = TraceContext.get()
-    return context and {
-        "traceparent": context.to_traceparent(),
-        "trace_id": context.trace_id,
-        "span_id": context.span_id,
-        "parent_span_id": context.parent_span_id,
-        "tracestate": context.trace_state.to_header(),
-        "baggage": dict(context.baggage),
-    }
-
-
-def look_at_opentelemetry() -> dict[str, Any] | None:
-    from opentelemetry import baggage, trace
-
-    span: Any = trace.get_current_span()
-    context = span.get_span_context()
-    return {
-        "trace_id": trace.format_trace_id(context.trace_id),
-        "span_id": trace.format_span_id(context.span_id),
-        "parent_span_id": trace.format_span_id(span.parent.span_id) if span.parent else None,
-        "tracestate": context.trace_state.to_header(),
-        "baggage": dict(baggage.get_all()),
-    } if context.is_valid else None
-
-
-def look_at_sentry() -> dict[str, Any] | None:
-    import sentry_sdk
-
-    span = sentry_sdk.get_current_span()
-    return span and {
-        "trace_id": span.trace_id,
-        "parent_span_id": span.containing_transaction and span.containing_transaction.parent_span_id,
-        "baggage": sentry_sdk.get_baggage(),
-    }
+    return {name: tool.look() for name, tool in TOOLS.items()}
 
 
 def task(**options: Any) -> Callable[[Callable[..., None]], Any]:
@@ -151,7 +61,7 @@ def task(**options: Any) -> Callable[[Callable[..., None]], Any]:
 
 
 def note(running: Task) -> None:
-    """Write down what each tool takes for the context of the running task, and where its headers are."""
+    """Write down what each tool takes for the context of the running task, and its headers in both places."""
     request = running.request
     line = {
         "id": request.id,
@@ -160,7 +70,8 @@ def note(running: Task) -> None:
         "headers": request.headers,
         **current(),
     }
-    append("notes.jsonl", line)
+    with (FOLDER / "notes.jsonl").open("a") as notes:
+        notes.write(json.dumps(line, default=str) + "\n")
 
 
 @task(name="neighbours.look")
@@ -188,7 +99,8 @@ def publishes_in_vain(self: Task) -> None:
 
 
 def publish_in_vain() -> None:
-    nowhere = app.connection_for_write(NOWHERE)
+    at_once = {"max_retries": 1, "interval_start": 0, "interval_step": 0}
+    nowhere = app.connection_for_write(NOWHERE, transport_options=at_once)
     try:
         look.apply_async(connection=nowhere, retry=False)
     except (OperationalError, OSError):
@@ -198,44 +110,12 @@ def publish_in_vain() -> None:
 
 
 @contextmanager
-def inside(tools: list[str]) -> Iterator[None]:
-    """Be in a context of each of *tools*, as in a request that came from elsewhere."""
-    entries = {"ours": enter_ours, "opentelemetry": enter_opentelemetry, "sentry": enter_sentry}
+def inside(names: list[str]) -> Iterator[None]:
+    """Be in a context of each of these tools, as in a request that came from elsewhere."""
     with ExitStack() as stack:
-        for tool in tools:
-            entries[tool](stack)
+        for name in names:
+            TOOLS[name].enter(stack)
         yield
-
-
-def enter_ours(stack: ExitStack) -> None:
-    from spakky.tracing.baggage import Baggage
-    from spakky.tracing.context import TraceContext
-    from spakky.tracing.trace_state import TraceState
-
-    root = TraceContext.new_root(baggage=Baggage({"tenant": "acme"}))
-    stack.enter_context(TraceContext.use(root.child(trace_state=TraceState({"ours": "1"}))))
-
-
-def enter_opentelemetry(stack: ExitStack) -> None:
-    from opentelemetry import baggage, context, trace
-
-    caller = trace.SpanContext(
-        int(os.urandom(16).hex(), 16),
-        int(os.urandom(8).hex(), 16),
-        is_remote=True,
-        trace_flags=trace.TraceFlags(trace.TraceFlags.SAMPLED),
-        trace_state=trace.TraceState([("theirs", "1")]),
-    )
-    extracted = trace.set_span_in_context(trace.NonRecordingSpan(caller))
-    token = context.attach(baggage.set_baggage("customer", "7", extracted))
-    stack.callback(context.detach, token)
-    stack.enter_context(trace.get_tracer("app").start_as_current_span("app"))
-
-
-def enter_sentry(stack: ExitStack) -> None:
-    import sentry_sdk
-
-    stack.enter_context(sentry_sdk.start_transaction(name="app"))
 
 
 def publish(
@@ -244,7 +124,8 @@ def publish(
     """Publish a task in one of the ways that Celery has; return its id if it says so."""
     published: Any = app.tasks[f"neighbours.{name}"]
     if way == "in vain":
-        return publish_in_vain()
+        publish_in_vain()
+        return None
     if way == "tick":
         options = {"queue": destination, "task_id": uuid4().hex}
         entry = ScheduleEntry("tick", published.name, schedule=schedule(60), options=options, app=app)
@@ -269,7 +150,8 @@ def answer(inside_of: list[str], **request: Any) -> dict[str, Any]:
 
 def serve() -> None:
     for line in sys.stdin:
-        print(json.dumps(answer(**json.loads(line))), flush=True)
+        sys.stdout.write(json.dumps(answer(**json.loads(line))) + "\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":
