@@ -1,8 +1,8 @@
 """An application in which several tools are hooked, in the order that the environment says.
 
 A worker loads it; run as a program, it publishes on request: each line of JSON on the standard input is
-answered by one on the standard output. Each tool is in a module of its own (`with_ours` and the like); what is
-not hooked is not imported.
+answered by one on the standard output. Each tool is in a module of its own (`with_ours` and the like), and
+what is not hooked is not imported.
 """
 
 from __future__ import annotations
