@@ -635,3 +635,17 @@ def test_a_retry_keeps_the_baggage_of_another_tool() -> None:
 def test_what_only_looks_like_the_baggage_of_another_tool_is_replaced(baggage: object) -> None:
     with TraceContext.use(full_context()):
         assert by_hand({"baggage": baggage})["baggage"] == "tenant=acme"
+
+
+def test_of_several_baggage_headers_the_members_of_another_tool_stay_in_one() -> None:
+    """C-14: in Kafka a header may be there more than once, and the others keep their order and bytes."""
+    existing = [("baggage", b"old=1,sentry-a=1"), ("app", b"\xff"), ("Baggage", b"sentry-b=2"), ("app", b"2")]
+    client: Client[Any, Any] = replace(CLIENT, carrier=kafka.CARRIER)
+
+    with TraceContext.use(full_context()):
+        headers = Sender(client, Settings(SendOptions)).headers(existing)
+
+    assert [header for header in headers if header[0] == "app"] == [("app", b"\xff"), ("app", b"2")]
+    assert [value for name, value in headers if name.lower() == "baggage"] == [
+        b"tenant=acme,sentry-a=1,sentry-b=2"
+    ]

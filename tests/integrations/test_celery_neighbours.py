@@ -132,7 +132,7 @@ class TestAMessageBesideSentry:
         self, publisher: Publisher, mailbox: Mailbox
     ) -> None:
         """C-15: whatever becomes of Sentry's own headers, ours are there."""
-        for way in ("apply_async", "send_task"):
+        for way in ("apply_async", "send_task", "group"):
             headers = {"sentry-propagate-traces": False, "app": "1"}
             published = publisher.publish(mailbox.queue.name, way=way, inside="sentry,ours", headers=headers)
             wire = wire_in(mailbox)
