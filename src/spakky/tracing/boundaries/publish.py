@@ -166,7 +166,7 @@ class Sender(Generic[HeadersT]):
     def _cleared(self, existing: HeadersT) -> tuple[HeadersT, Baggage]:
         """Return new headers less an earlier context, and the baggage of other tools that is left in them."""
         carrier, fields = self._client.carrier, self._policy.fields
-        found = carrier.get(existing, BAGGAGE_HEADER) if BAGGAGE_HEADER in fields else None
+        found = carrier.get(existing, BAGGAGE_HEADER) if existing and BAGGAGE_HEADER in fields else None
         theirs = vendors_members(found) if found else Baggage.EMPTY
         if not theirs:
             return carrier.copy(existing, fields), theirs
