@@ -181,19 +181,19 @@ class Publisher:
 
 
 class Town:
-    """Starts each process once, when a test first asks for it; Sentry marks a process that is a beat."""
+    """Starts each process once, when a test first asks for it."""
 
     def __init__(self, broker: str) -> None:
         self._running = ExitStack()
-        self.worker: Callable[[str, str], Worker] = cache(
-            lambda tools, pool: self._running.enter_context(Worker(broker, tools, pool))
-        )
-        self.publisher: Callable[[str], Publisher] = cache(
-            lambda tools: self._running.enter_context(Publisher(broker, tools))
-        )
-        self.beat: Callable[[str], Publisher] = cache(
-            lambda tools: self._running.enter_context(Publisher(broker, tools))
-        )
+        self._worker = cache(lambda *kind: self._running.enter_context(Worker(broker, *kind)))
+        self._publisher = cache(lambda tools, _: self._running.enter_context(Publisher(broker, tools)))
+
+    def worker(self, tools: str, pool: str) -> Worker:
+        return self._worker(tools, pool)
+
+    def publisher(self, tools: str, purpose: str = "any") -> Publisher:
+        """Return the program for a *purpose*: one of its own if what it does stays in its process."""
+        return self._publisher(tools, purpose)
 
     @contextmanager
     def open(self) -> Iterator[Self]:

@@ -145,9 +145,10 @@ class TestAMessageBesideSentry:
         self, town: Town, mailbox: Mailbox, tools: str
     ) -> None:
         """C-14, C-18: and each tick is a trace of its own."""
+        beat = town.publisher(tools, "beat")  # Sentry marks the process as one
         wires = []
         for _ in range(2):
-            town.beat(tools).publish(mailbox.queue.name, way="tick")
+            beat.publish(mailbox.queue.name, way="tick")
             wires.append(wire_in(mailbox))
 
         for wire in wires:
@@ -328,6 +329,26 @@ class TestAMessageBesideOpenTelemetry:
         assert failed.left == published.left == {"opentelemetry": None, "ours": None}
         last = published.before["ours" if tools == OTEL_FIRST else "opentelemetry"]
         assert sender_of(wire)[0] == last["trace_id"]
+
+    def test_hooked_last_we_do_not_send_what_opentelemetry_leaves_current(
+        self, town: Town, mailbox: Mailbox
+    ) -> None:
+        """C-01: its span of a publishing that failed stays current for ever."""
+        publisher = town.publisher(OTEL_FIRST, "failing")
+
+        failed = publisher.publish("nowhere", way="in vain")
+        published = publisher.publish(mailbox.queue.name, inside="ours")
+        wire = wire_in(mailbox)
+
+        assert failed.left["ours"] is None
+        assert wire == {"traceparent": published.before["ours"]["traceparent"], **OURS}
+
+    @pytest.mark.parametrize("tools", [OTEL_FIRST, OTEL_LAST])
+    def test_publishing_in_vain_leaves_us_nothing(self, town: Town, tools: str) -> None:
+        """C-01: outside of a context there is none afterwards."""
+        failed = town.publisher(tools, "failing").publish("nowhere", way="in vain")
+
+        assert (failed.after["ours"], failed.left["ours"]) == (None, None)
 
 
 @pytest.mark.parametrize(
