@@ -593,3 +593,59 @@ def test_a_sender_says_where_it_writes_a_context_at_all() -> None:
     assert not sender(enabled=False).writes_to("orders")
     assert not sender(enabled={"orders": False}).writes_to("shop/orders", ("orders",))
     assert sender(enabled={"orders": False}).writes_to("bills")
+
+
+# --- what other tools have written for the message
+
+
+def test_where_there_is_no_room_the_baggage_of_another_tool_stays() -> None:
+    """C-14: it was in the headers before ours came."""
+    theirs = {"baggage": "sentry-trace_id=771a43a4", "sentry-trace": "771a43a4-1"}
+    roomy, tight = (replace(SIZED, room=room) for room in (100, 50))
+
+    with TraceContext.use(full_context()) as context:
+        assert context is not None
+        lighter = Sender(roomy, Settings(SendOptions)).headers(theirs)
+        lightest = Sender(tight, Settings(SendOptions)).headers(theirs)
+
+    assert lighter == {**theirs, "traceparent": context.to_traceparent()}
+    assert lightest == theirs
+
+
+def test_another_format_leaves_the_baggage_of_another_tool_alone() -> None:
+    theirs = {"baggage": "sentry-trace_id=771a43a4,user=7"}
+
+    with TraceContext.use(full_context()):
+        headers = by_hand(theirs, propagator=W3CTracePropagator())
+
+    assert headers["baggage"] == theirs["baggage"]
+
+
+def test_a_retry_keeps_the_baggage_of_another_tool() -> None:
+    """C-14: and nothing else of a baggage that was there."""
+    existing = {"baggage": "sentry-trace_id=771a43a4,old=1"}
+
+    with TraceContext.use(full_context()):
+        headers = sender().retry_headers(existing, 1, ())
+
+    assert headers["baggage"] == "tenant=acme,sentry-trace_id=771a43a4"
+
+
+@pytest.mark.parametrize("baggage", [b"\xff\xfe", 7, None, "sentry-", "sentry-a", "=sentry-a"])
+def test_what_only_looks_like_the_baggage_of_another_tool_is_replaced(baggage: object) -> None:
+    with TraceContext.use(full_context()):
+        assert by_hand({"baggage": baggage})["baggage"] == "tenant=acme"
+
+
+def test_of_several_baggage_headers_the_members_of_another_tool_stay_in_one() -> None:
+    """C-14: in Kafka a header may be there more than once, and the others keep their order and bytes."""
+    existing = [("baggage", b"old=1,sentry-a=1"), ("app", b"\xff"), ("Baggage", b"sentry-b=2"), ("app", b"2")]
+    carrier: Any = kafka.CARRIER
+
+    with TraceContext.use(full_context()):
+        headers: Any = Sender(replace(CLIENT, carrier=carrier), Settings(SendOptions)).headers(existing)
+
+    assert [header for header in headers if header[0] == "app"] == [("app", b"\xff"), ("app", b"2")]
+    assert [value for name, value in headers if name.lower() == "baggage"] == [
+        b"tenant=acme,sentry-a=1,sentry-b=2"
+    ]

@@ -294,6 +294,38 @@ class SendingContract(ABC):
 
         assert texts(wire, "baggage") == ["tenant=acme"]
 
+    async def test_members_of_another_tool_stay_in_the_baggage(self, way: str) -> None:
+        """C-14: what Sentry wrote for this message stays as it is; what it wrote for an earlier one goes."""
+        context = TraceContext.new_root(baggage=Baggage({"sentry-trace_id": "old", "tenant": "acme"}))
+        theirs = "sentry-trace_id=771a43a4,left=over,sentry-release=a%2C1;x=y"
+
+        with TraceContext.use(context):
+            wire = await self.sent(way, self.native({"Baggage": theirs, "sentry-trace": "771a43a4-1"}))
+
+        assert texts(wire, "baggage") == ["tenant=acme,sentry-trace_id=771a43a4,sentry-release=a%2C1;x=y"]
+        assert texts(wire, "sentry-trace") == ["771a43a4-1"]
+
+    async def test_members_of_another_tool_stay_without_any_of_ours(self, way: str) -> None:
+        """C-14: also outside of a trace, where the user's own members stay too."""
+        theirs = "sentry-trace_id=771a43a4,user=7"
+
+        with TraceContext.use(TraceContext.new_root()):
+            inside = await self.sent(way, self.native({"baggage": theirs}))
+        outside = await self.sent(way, self.native({"baggage": theirs}))
+
+        assert texts(inside, "baggage") == ["sentry-trace_id=771a43a4"]
+        assert texts(outside, "baggage") == ["user=7,sentry-trace_id=771a43a4"]
+
+    async def test_of_too_much_baggage_the_members_of_the_user_stay(self, way: str) -> None:
+        """C-14: the W3C's 8192 bytes, of which each member has all or nothing."""
+        context = TraceContext.new_root(baggage=Baggage({"tenant": "a" * 8_000}))
+        theirs = f"sentry-environment={'e' * 200},sentry-trace_id=771a43a4"
+
+        with TraceContext.use(context):
+            wire = await self.sent(way, self.native({"baggage": theirs}))
+
+        assert texts(wire, "baggage") == [f"tenant={'a' * 8_000},sentry-trace_id=771a43a4"]
+
 
 def kept(kind: type[object]) -> list[object]:
     """Return the objects of a *kind* that something still holds, less those that were frozen."""

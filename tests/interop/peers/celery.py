@@ -1,21 +1,17 @@
-"""Celery with OpenTelemetry by hand, in the signals of its instrumentation, which is not installed here."""
+"""Celery, instrumented by OpenTelemetry."""
 
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from celery.signals import before_task_publish
-from opentelemetry import context, propagate, trace
-from opentelemetry.trace import SpanKind
+from opentelemetry.instrumentation.celery import CeleryInstrumentor
 
 from interop.celery_app import new_app, send_order, work_on_order
 from interop.peers.serving import Client, Received, current_baggage, run
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-
-_TRACER = trace.get_tracer("by hand")
 
 
 class Celery(Client):
@@ -32,12 +28,7 @@ class Celery(Client):
         received: list[Received] = []
 
         def work(headers: dict[str, Any]) -> None:
-            token = context.attach(propagate.extract(headers))
-            try:
-                with _TRACER.start_as_current_span("run", kind=SpanKind.CONSUMER):
-                    received.append(Received(headers, current_baggage()))
-            finally:
-                context.detach(token)
+            received.append(Received(headers, current_baggage()))
 
         with new_app(self._address, source) as app:
             work_on_order(app, work)
@@ -45,14 +36,10 @@ class Celery(Client):
         return only
 
 
-def _inject(headers: dict[str, Any], **_: object) -> None:
-    with _TRACER.start_as_current_span("send", kind=SpanKind.PRODUCER):
-        propagate.inject(headers)
-
-
 @asynccontextmanager
 async def connect(address: str) -> AsyncIterator[Celery]:
-    before_task_publish.connect(_inject, weak=False)
+    instrumentor: Any = CeleryInstrumentor
+    instrumentor().instrument()
     yield Celery(address)
 
 

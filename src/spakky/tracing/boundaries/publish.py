@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar, cast
 
 from spakky.tracing.baggage import Baggage
@@ -16,10 +17,12 @@ from spakky.tracing.boundaries._guarded import (
     start_span,
 )
 from spakky.tracing.boundaries.outcome import outcome_of
+from spakky.tracing.boundaries.vendors import vendors_members, with_vendors_members
 from spakky.tracing.carriers import RETRY_COUNT
 from spakky.tracing.context import TraceContext
 from spakky.tracing.trace_state import TraceState
 from spakky.tracing.tracer import Operation
+from spakky.tracing.w3c_propagator import BAGGAGE_HEADER
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -43,6 +46,8 @@ class Sender(Generic[HeadersT]):
     What is sent is the current context; if a tracer records, a span of the sending below it. Outside of any
     trace a valid context in the caller's headers stays as it is, and otherwise a new trace starts: it names
     the message, so that all who process it share one trace.
+
+    What other tools have put into the baggage of the message stays in it, see `VENDOR_PREFIXES`.
     """
 
     def __init__(self, client: Client[Any, HeadersT], settings: Settings) -> None:
@@ -73,8 +78,9 @@ class Sender(Generic[HeadersT]):
         if not self._policy.enables(_no_names) or self._carried(current, headers) is not None:
             return headers
         context = current or self._root(headers)
-        publishing = Publishing(self._written(headers, context), context, sender=self)
-        publishing.fit(self._client.room)
+        written, lighten = self._written(headers, context), partial(self._lighten, headers)
+        publishing = Publishing(written, context, lighten=lighten)
+        publishing.fit(self._client.room, self._size_of)
         return publishing.headers
 
     def retry_headers(self, existing: object, retry_count: int, names: Sequence[str]) -> HeadersT:
@@ -129,8 +135,9 @@ class Sender(Generic[HeadersT]):
         context = current.child() if current else self._root(headers)
         span = self._span(context, current, destination, name, is_scheduled=is_scheduled)
         sent = span.context if span else current or context
-        publishing = Publishing(self._written(headers, sent), sent, span, self, destination)
-        publishing.fit(self._client.room if room is None else room)
+        written, lighten = self._written(headers, sent), partial(self._lighten, headers)
+        publishing = Publishing(written, sent, span, lighten, destination)
+        publishing.fit(self._client.room if room is None else room, self._size_of)
         return publishing
 
     def publish_batch(self, destination: str, contexts: tuple[TraceContext, ...]) -> Publishing[None]:
@@ -140,21 +147,6 @@ class Sender(Generic[HeadersT]):
         current = TraceContext.get()
         context = current.child() if current else TraceContext.new_root()
         return Publishing(None, span=self._span(context, current, destination, links=contexts))
-
-    def lighten(self, headers: HeadersT, context: TraceContext) -> tuple[HeadersT, TraceContext | None]:
-        """Return *headers* with less of *context* in them: without trace state and baggage, or without all.
-
-        Returns:
-            The headers, and what of the context is left in them, `None` for nothing.
-        """
-        if context.trace_state or context.baggage:
-            bare = context.with_trace_state(TraceState()).with_baggage(Baggage())
-            return self._written(headers, bare), bare
-        return self._client.carrier.copy(headers, self._policy.fields), None
-
-    def size_of(self, headers: HeadersT) -> int:
-        """Return the bytes that *headers* take, 0 if nobody counts them."""
-        return self._client.size(headers) if self._client.size is not None else 0
 
     def _carried(self, current: TraceContext | None, headers: HeadersT) -> TraceContext | None:
         """Return the context in the caller's headers if it is the one to send."""
@@ -166,10 +158,39 @@ class Sender(Generic[HeadersT]):
         """Start a trace for a message, with the baggage that the caller put into its headers."""
         return TraceContext.new_root(baggage=extract_baggage(self._policy, self._client.carrier, headers))
 
-    def _written(self, headers: HeadersT, context: TraceContext) -> HeadersT:
-        carrier = self._client.carrier
-        written = inject(self._policy, carrier, carrier.copy(headers, self._policy.fields), context)
-        return headers if written is None else written
+    def _written(self, existing: HeadersT, context: TraceContext) -> HeadersT:
+        headers, theirs = self._cleared(existing)
+        if theirs:
+            context = context.with_baggage(with_vendors_members(context.baggage, theirs))
+        written = inject(self._policy, self._client.carrier, headers, context)
+        return existing if written is None else written
+
+    def _cleared(self, existing: HeadersT) -> tuple[HeadersT, Baggage]:
+        """Return new headers less an earlier context, and the baggage of other tools that is left in them."""
+        carrier, fields = self._client.carrier, self._policy.fields
+        found = carrier.get(existing, BAGGAGE_HEADER) if existing and BAGGAGE_HEADER in fields else None
+        theirs = vendors_members(found) if found else Baggage.EMPTY
+        if not theirs:
+            return carrier.copy(existing, fields), theirs
+        # It stays wherever it is: the tool may look for it in another place than we do.
+        headers = carrier.copy(existing, fields - {BAGGAGE_HEADER})
+        carrier.set(headers, BAGGAGE_HEADER, theirs.to_header())
+        return headers, theirs
+
+    def _lighten(self, existing: HeadersT, context: TraceContext) -> tuple[HeadersT, TraceContext | None]:
+        """Return *existing* headers with less of *context*: without trace state and baggage, or without all.
+
+        Returns:
+            The headers, and what of the context is left in them, `None` for nothing.
+        """
+        if context.trace_state or context.baggage:
+            bare = context.with_trace_state(TraceState()).with_baggage(Baggage())
+            return self._written(existing, bare), bare
+        return self._cleared(existing)[0], None
+
+    def _size_of(self, headers: HeadersT) -> int:
+        """Return the bytes that *headers* take, 0 if nobody counts them."""
+        return self._client.size(headers) if self._client.size is not None else 0
 
     def _span(  # noqa: PLR0913 - one argument for each thing that a span says
         self,
@@ -207,30 +228,43 @@ class Publishing(Generic[HeadersT]):
         context: The context in them, `None` if sending is switched off or there is no room for it.
     """
 
-    __slots__ = ("_destination", "_has_ended", "_is_lighter", "_sender", "_span", "context", "headers")
+    __slots__ = (
+        "_destination",
+        "_has_ended",
+        "_is_lighter",
+        "_lighten_headers",
+        "_span",
+        "context",
+        "headers",
+    )
 
     def __init__(
         self,
         headers: HeadersT,
         context: TraceContext | None = None,
         span: Recording | None = None,
-        sender: Sender[HeadersT] | None = None,
+        lighten: Callable[[TraceContext], tuple[HeadersT, TraceContext | None]] | None = None,
         destination: str = "",
     ) -> None:
-        """Send *headers*; those that *sender* wrote may become fewer where there is no room for them."""
+        """Send *headers*; where there is no room for them, what *lighten* makes of the caller's own."""
         self.headers = headers
         self.context = context
         self._span = span
-        self._sender = sender
+        self._lighten_headers = lighten
         self._destination = destination
         self._has_ended = False
         self._is_lighter = False
 
-    def fit(self, room: int | None) -> None:
-        """Leave out of the headers what makes them larger than *room*, in bytes; `None` for no limit."""
-        if room is None or self._sender is None or self._sender.size_of(self.headers) <= room:
+    def fit(self, room: int | None, size_of: Callable[[HeadersT], int]) -> None:
+        """Leave out of the headers what makes them larger than *room*.
+
+        Args:
+            room: How many bytes they may take; `None` for no limit.
+            size_of: Gets how many they take.
+        """
+        if room is None or size_of(self.headers) <= room:
             return
-        while self._lighten() and self._sender.size_of(self.headers) > room:
+        while self._lighten() and size_of(self.headers) > room:
             pass
         self._warn_if_lighter()
 
@@ -268,9 +302,9 @@ class Publishing(Generic[HeadersT]):
 
     def _lighten(self) -> bool:
         """Leave out of the headers what can be spared next; tell whether there was anything."""
-        if self._sender is None or self.context is None:
+        if self._lighten_headers is None or self.context is None:
             return False
-        self.headers, self.context = self._sender.lighten(self.headers, self.context)
+        self.headers, self.context = self._lighten_headers(self.context)
         self._is_lighter = True
         return True
 
