@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from kombu.message import Message
 
 PATIENCE: Final = 15
+SETTLE: Final = "office.settle"
 TICK: Final = 0.02  # the worker's loop may sleep for ten seconds unless something wakes it
 OWN_HEADERS: Final = frozenset(
     [
@@ -65,6 +66,13 @@ def new_app(broker: str, queue: Queue) -> Celery:
     return app
 
 
+def wait_until(condition: Callable[[], bool], complaint: str) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, complaint
+        time.sleep(0.002)
+
+
 def task(app: Celery, **options: Any) -> Callable[[Callable[..., Any]], Any]:
     """Return Celery's own decorator, with a type, for a task of this app alone."""
     decorator: Callable[[Callable[..., Any]], Any] = app.task(shared=False, **options)
@@ -96,11 +104,15 @@ class Mailbox:
         self._bound.delete()
 
     def message(self) -> Message:
-        deadline = time.monotonic() + PATIENCE
-        while (message := self._get()) is None:
-            assert time.monotonic() < deadline, "no message arrived"
-            time.sleep(0.002)
-        return message
+        messages: list[Message] = []
+
+        def has_arrived() -> bool:
+            message = self._get()
+            messages.extend([] if message is None else [message])
+            return bool(messages)
+
+        wait_until(has_arrived, "no message arrived")
+        return messages[0]
 
     def _get(self) -> Message | None:
         message: Message | None = self._bound.get(no_ack=True)
@@ -167,8 +179,13 @@ class Office:
         def call(self: Task, key: str) -> object:
             return bodies[key](self)
 
+        @task(self.app, name=SETTLE)
+        def settle(key: str) -> None:
+            self._settled.remove(key)
+
         self.call = call
         self._bodies = bodies
+        self._settled: set[str] = set()
 
     @contextlib.contextmanager
     def open(self) -> Iterator[Self]:
@@ -191,13 +208,21 @@ class Office:
         self._bodies[key] = body
         return key
 
-    def deliver(self, key: str, headers: dict[str, Any], *, protocol: int = 2, task_id: str = "") -> None:
+    def deliver(
+        self,
+        key: str,
+        headers: dict[str, Any],
+        *,
+        protocol: int = 2,
+        task_id: str = "",
+        name: str = "office.call",
+    ) -> None:
         """Publish a call by the bare client."""
         task_id = task_id or uuid4().hex
         payload: Any = [[key], {}, {"callbacks": None, "errbacks": None, "chain": None, "chord": None}]
-        wire = {"lang": "py", "task": "office.call", "id": task_id, "root_id": task_id, **headers}
+        wire = {"lang": "py", "task": name, "id": task_id, "root_id": task_id, **headers}
         if protocol == 1:
-            payload = {"task": "office.call", "id": task_id, "args": [key], "kwargs": {}, "retries": 0}
+            payload = {"task": name, "id": task_id, "args": [key], "kwargs": {}, "retries": 0}
             wire = headers
         with self._publishing, self._connection.Producer() as producer:
             producer.publish(
@@ -234,7 +259,10 @@ class Office:
 
     def settle(self) -> None:
         """Wait until a worker that does one thing at a time has ended all that came before."""
-        self.run(lambda: None)
+        key = uuid4().hex
+        self._settled.add(key)
+        self.deliver(key, {}, name=SETTLE)
+        wait_until(lambda: key not in self._settled, "the worker did not settle")
 
     @contextlib.contextmanager
     def ambient(self) -> Iterator[None]:
