@@ -64,8 +64,7 @@ def enqueue(queue: Queue, way: str, meta: Any) -> None:
     if way == "enqueue":
         queue.enqueue(CALL, "key", meta=meta)
     elif way == "enqueue_call":
-        nothing: list[Any] = [None] * 8
-        queue.enqueue_call(CALL, ("key",), *nothing, 0, meta)  # all by position, as it may be called
+        queue.enqueue_call(CALL, ("key",), meta=meta)
     elif way == "enqueue_at":
         queue.enqueue_at(datetime.now(UTC), CALL, "key", meta=meta)
     elif way == "enqueue_in":
