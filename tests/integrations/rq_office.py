@@ -34,6 +34,10 @@ def called_back(job: Job, *_: object) -> None:
     _bodies[job.id]()
 
 
+async def called_back_later(*_: object) -> None:
+    """Be what RQ refuses to call."""
+
+
 def jobs_with(**options: Any) -> type[TraceJob]:
     """Return a class of jobs with options."""
     made: type[TraceJob] = new_class("OwnJob", (TraceJob,), options)

@@ -8,6 +8,7 @@ import threading
 import time
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -16,9 +17,10 @@ from redis import Redis
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.retry import Retry as RedisRetry
-from rq import Callback, Queue, Repeat, Retry, get_current_job
+from rq import Callback, Queue, RateLimit, Repeat, Retry, get_current_job
 from rq.cron import CronScheduler
 from rq.decorators import job as rq_job
+from rq.exceptions import DuplicateJobError
 from rq.group import Group
 from rq.job import Job, JobStatus
 from rq.scheduler import RQScheduler
@@ -29,7 +31,16 @@ from brokers.ports import free_port
 from contract.contexts import TRACEPARENT
 from contract.receiving import SENDER, HandlerError, ReceivingContract
 from contract.sending import SendingContract, Wire
-from integrations.rq_office import CALL, CALL_BACK, Office, call, called_back, jobs_with, queues_with
+from integrations.rq_office import (
+    CALL,
+    CALL_BACK,
+    Office,
+    call,
+    called_back,
+    called_back_later,
+    jobs_with,
+    queues_with,
+)
 from spakky.tracing.baggage import Baggage
 from spakky.tracing.context import TraceContext
 from spakky.tracing.error import WrongUseError
@@ -343,6 +354,8 @@ class TestChoosing:
 
         assert job.get_status() == JobStatus.FAILED
         assert seen == [SENDER.trace_id]
+        job = Job.fetch(job.id, connection=office.connection)
+        assert rq.context_from(job, enabled={office.name: False}) is None
 
 
 class TestMeta:
@@ -361,18 +374,20 @@ class TestMeta:
         self, office: Office
     ) -> None:
         own: dict[str, Any] = {}
+        afterwards: list[Any] = []
 
         def overwrite() -> None:
             current().meta = own
             own["progress"] = own.get("progress", 0) + 1
             current().save_meta()
-            assert current().meta is own
+            afterwards.append(current().meta)
             fail()
 
         spans = attempts_of(office, overwrite, retry=Retry(max=1))
 
         assert [span.parent_span_id for span in spans] == [SENDER.span_id] * 2
         assert own == {"progress": 2}
+        assert all(each is own for each in afterwards)
 
     def test_a_meta_that_a_job_overwrites_keeps_the_trace_when_the_job_is_requeued(
         self, office: Office
@@ -397,15 +412,28 @@ class TestMeta:
         assert office.connection.hget(job.key, "meta") == b"no pickle"
 
     @pytest.mark.parametrize("meta", [[TRACEPARENT], "text", 7, None], ids=repr)
-    def test_a_meta_that_is_no_dict_fails_no_job(self, office: Office, meta: Any) -> None:
+    def test_a_meta_that_is_no_dict_changes_nothing_for_a_job(self, office: Office, meta: Any) -> None:
         """T-05: RQ itself can store none, but another program could."""
-        seen: list[str] = []
-        job = office.bare.enqueue(CALL, office.take(lambda: seen.append(trace_id())))
-        office.connection.hset(job.key, "meta", pickle.dumps(meta))
-        office.work()
+        recorder = MemoryRecorder()
+        for body in (lambda: None, fail):
+            job = office.bare.enqueue(CALL, office.take(body))
+            office.connection.hset(job.key, "meta", pickle.dumps(meta))
+            office.work(jobs_with(tracer=recorder))
 
-        assert job.get_status() == JobStatus.FINISHED
-        assert seen != ["-"]
+        assert [span.outcome for span in recorder.spans] == ["ok", "error"]
+        result = job.latest_result()
+        assert result is not None
+        assert str(result.exc_string).endswith("contract.receiving.HandlerError\n")
+
+    @pytest.mark.parametrize("value", [b"", b"\xff 1", b"1", b"many 2026", b"9" * 50], ids=repr)
+    def test_a_count_that_is_none_fails_no_job(self, office: Office, value: bytes) -> None:
+        """T-05: whoever wrote it into the hash of the job."""
+        recorder = MemoryRecorder()
+        job = office.bare.enqueue(CALL, office.take(lambda: None))
+        office.connection.hset(job.key, "spakky_tracing_starts", value)
+        office.work(jobs_with(tracer=recorder))
+
+        assert [(span.outcome, span.attempt) for span in recorder.spans] == [("ok", 1)]
 
     def test_a_job_in_json_gets_its_context(self, connection: Redis) -> None:
         """T-05: a context is text in any serializer."""
@@ -487,6 +515,47 @@ class TestSendingMany:
             rq.TraceQueue(office.name, connection=nobody).enqueue_job(job)
         with TraceContext.use(TraceContext.new_root()) as context:
             office.queue(rq.TraceQueue).enqueue_job(job)
+
+        assert rq.context_from(office.arrived()) == context
+
+
+class TestOtherWaysToSend:
+    def test_a_job_that_has_to_be_unique_carries_its_context(self, office: Office) -> None:
+        """T-05: RQ sends it by a script of its own."""
+        queue = office.queue(rq.TraceQueue)
+        for send in (queue.enqueue, partial(queue.enqueue_in, timedelta(0))):
+            with TraceContext.use(TraceContext.new_root()) as context:
+                send(CALL, "key", job_id=office.name, unique=True)
+
+            assert rq.context_from(office.arrived()) == context
+
+    def test_a_job_that_is_not_unique_ends_its_sending_as_an_error(self, office: Office) -> None:
+        """C-01: as RQ raises it."""
+        recorder = MemoryRecorder()
+        queue = office.queue(queues_with(tracer=recorder))
+        queue.enqueue(CALL, "key", job_id=office.name, unique=True)
+        with pytest.raises(DuplicateJobError):
+            queue.enqueue(CALL, "key", job_id=office.name, unique=True)
+
+        assert [span.outcome for span in recorder.spans] == ["ok", "error"]
+
+    def test_a_job_that_waits_for_its_rate_keeps_its_context(self, office: Office) -> None:
+        """T-05: another process may let it go."""
+        seen: list[str] = []
+        queue = office.queue(rq.TraceQueue)
+        look = office.take(lambda: seen.append(trace_id()))
+        contexts = [TraceContext.new_root() for _ in range(2)]
+        for context in contexts:
+            with TraceContext.use(context):
+                queue.enqueue(CALL, look, rate_limit=RateLimit(key=office.name, concurrency=1))
+        office.work()
+
+        assert seen == [context.trace_id for context in contexts]
+
+    def test_what_is_sent_in_a_pipeline_carries_its_context(self, office: Office) -> None:
+        with office.connection.pipeline() as pipeline, TraceContext.use(TraceContext.new_root()) as context:
+            office.queue(rq.TraceQueue).enqueue(CALL, "key", pipeline=pipeline)
+            pipeline.execute()
 
         assert rq.context_from(office.arrived()) == context
 
@@ -753,6 +822,13 @@ class TestCallbacks:
 
         assert Job.fetch(job.id, connection=office.connection).is_failed
         assert TraceContext.get() is None
+
+    def test_a_callback_that_rq_refuses_is_refused_as_without_us(self, office: Office) -> None:
+        """T-05: RQ calls no coroutine, and has to see that it is one."""
+        office.bare.enqueue(CALL, "key", job_id=office.name, on_success=Callback(called_back_later))
+        job = rq.TraceJob.fetch(office.name, connection=office.connection)
+
+        assert job.success_callback is called_back_later
 
     @pytest.mark.parametrize(
         ("relation", "joins"), [("child", True), ("link", False), ("root", False)], ids=str

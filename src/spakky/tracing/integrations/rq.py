@@ -136,7 +136,7 @@ class TraceJob(Job):
         """Read the job from its hash in Redis, and how often it was started."""
         super().restore(raw_data)
         count, _, episode = bytes(raw_data.get(_STARTS.encode(), b"")).partition(b" ")
-        self._trace_starts = (count_in(count) or 0) if episode.decode() == self._trace_episode else 0
+        self._trace_starts = (count_in(count) or 0) if episode == self._trace_episode.encode() else 0
 
     def prepare_for_execution(self, worker_name: str, pipeline: Pipeline) -> None:
         """Note that a worker begins the job; a work horse that is killed cannot take that back."""
