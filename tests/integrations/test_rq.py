@@ -389,6 +389,17 @@ class TestMeta:
         assert own == {"progress": 2}
         assert all(each is own for each in afterwards)
 
+    def test_switched_off_a_meta_that_a_job_overwrites_is_as_the_job_wants_it(self, office: Office) -> None:
+        def overwrite() -> None:
+            current().meta = {"progress": 1}
+            current().save_meta()
+            fail()
+
+        job = office.bare.enqueue(CALL, office.take(overwrite), meta={"traceparent": TRACEPARENT})
+        office.work(jobs_with(enabled=False))
+
+        assert job.get_meta() == {"progress": 1}
+
     def test_a_meta_that_a_job_overwrites_keeps_the_trace_when_the_job_is_requeued(
         self, office: Office
     ) -> None:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from spakky.tracing.recorder import Span
 
-PATIENCE: Final = 20
+PATIENCE: Final = 15
 APPS: Final = Path(__file__).parent / "rq_apps"
 JOB_CLASS: Final = "spakky.tracing.integrations.rq.TraceJob"
 
@@ -113,7 +113,7 @@ class Branch:
         return [sys.executable, "-m", "rq.cli", program, self.name, "--url", self._url, *options]
 
     def _environment(self, kind: str) -> dict[str, str]:
-        path = os.pathsep.join([str(APPS), os.environ.get("PYTHONPATH", "")])
+        path = os.pathsep.join([str(APPS), *map(os.path.abspath, sys.path)])  # it runs in another folder
         variables = {"SHOP_NOTES": str(self._notes), "SPAKKY_TRACING_RECORD": str(self.record)}
         if kind == "environment":
             variables["RQ_JOB_CLASS"] = JOB_CLASS

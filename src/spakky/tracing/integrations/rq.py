@@ -6,7 +6,9 @@
     rq worker orders --job-class spakky.tracing.integrations.rq.TraceJob
 
 RQ takes both classes wherever it makes a queue or a job: as arguments, on the command line, from its
-environment (`RQ_JOB_CLASS`). Options are given to a class of one's own, which workers can import too:
+environment (`RQ_JOB_CLASS`). A queue of another class sends the context by hand, as
+`queue.enqueue(pack, 1, meta=rq.headers({"user": 7}))`. Options are given to a class of one's own, which
+workers can import too:
 
     class ShopJob(rq.TraceJob, relation={"shop.audit": "link"}): ...
 
@@ -15,8 +17,11 @@ Facts:
 - A job has no headers. The context is in `job.meta`, next to what the user has there, as other tracers write
   it. So `traceparent`, `tracestate` and `baggage` are reserved names in it.
 - RQ keeps the meta of a job for its next attempts. All attempts are children of who sent the job, also those
-  of `Retry`, of `requeue()` and after a work horse was killed. A repetition (`Repeat`) is so too.
-- Cron jobs carry no context, so each tick is a trace of its own; its retries stay in it.
+  of `Retry`, of `requeue()` and after a work horse was killed. A repetition (`Repeat`) is so too, and its
+  attempts are counted anew. Under `link` and `root` each attempt is a trace of its own.
+- A job that came without a context starts a trace, and leaves its own context to its retries. If its work
+  horse was killed, or somebody requeues it, the next attempt starts another one.
+- Cron jobs carry no context, so each tick is a trace of its own.
 - A callback runs in the context of the job that it follows. `on_stopped` runs in another process than the
   job, as `on_failure` does for a job that was abandoned: they see the sender's context.
 - Exception handlers of a worker run outside of any context; `context_from(job)` tells them the sender's.
@@ -148,7 +153,7 @@ class TraceJob(Job):
         """Call the job's function in the context of the job."""
         with self._trace_receiver.process(self) as processing:
             self._trace_context = processing.context
-            self._trace_meta = self._trace_fields()
+            self._trace_meta = self._trace_fields() if processing.context is not None else {}
             try:
                 result = super().perform()
             except BaseException as error:
