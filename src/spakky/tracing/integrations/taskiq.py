@@ -124,7 +124,7 @@ class TraceMiddleware(TaskiqMiddleware):
     def pre_send(self, message: TaskiqMessage) -> TaskiqMessage:
         """Return *message* with a context in its labels; taskiq calls it."""
         sending, run = _sending.get(), _run.get()
-        if sending is not None and sending.labels is message.labels:  # a middleware around this one did it
+        if sending is not None and sending.is_of(message):  # a middleware around this one did it
             return message
         _end_sending("error")
         if run is not None and run.is_tried_again_as(message):
@@ -145,7 +145,7 @@ class TraceMiddleware(TaskiqMiddleware):
     def pre_execute(self, message: TaskiqMessage) -> TaskiqMessage:
         """Make the context of *message* current; taskiq calls it."""
         run = _run.get()
-        if run is not None and run.labels is message.labels:  # a middleware around this one did it
+        if run is not None and run.is_of(message):  # a middleware around this one did it
             return message
         processing = self._hook.receiver(message).process(message).open()
         if processing.context is None:
@@ -167,7 +167,7 @@ class TraceMiddleware(TaskiqMiddleware):
         """Put back what was current before *message*; taskiq calls it."""
         run = self._run_of(message)
         if run is not None:
-            run.close(message, result)
+            run.end(message, result)
 
     def _run_of(self, message: TaskiqMessage) -> _Run | None:
         run = _run.get()
@@ -233,23 +233,32 @@ class _Watch:
 
 
 class _Sending:
-    """A message on its way out, until taskiq says that it is sent."""
+    """A message on its way out, until taskiq says that it is sent.
+
+    Both this and a run let go of their message at the end: what was started meanwhile, such as a connection,
+    inherits them for as long as it lives.
+    """
 
     def __init__(self, message: TaskiqMessage, publishing: Publishing[dict[str, Any]]) -> None:
         self.task_id = message.task_id
-        self.labels = message.labels
-        self._publishing = publishing
-        self._watch = _Watch(publishing.end_as)
+        self._publishing: Publishing[dict[str, Any]] | None = publishing
+        self._watch = _Watch(self.end)
 
     @property
     def is_here(self) -> bool:
         """Whether it is not just inherited from the asyncio task that sends it."""
         return self._watch.is_here
 
+    def is_of(self, message: TaskiqMessage) -> bool:
+        """Tell whether it has written the labels of this very *message*."""
+        return self._publishing is not None and self._publishing.headers is message.labels
+
     def end(self, outcome: Outcome) -> None:
         """Say how it ended."""
+        publishing, self._publishing = self._publishing, None
         self._watch.stop()
-        self._publishing.end_as(outcome)
+        if publishing is not None:
+            publishing.end_as(outcome)
 
 
 class _Run:
@@ -263,41 +272,55 @@ class _Run:
     def __init__(self, hook: _Hook, message: TaskiqMessage, processing: Processing[TaskiqMessage]) -> None:
         self.hook = hook
         self.task_id = message.task_id
-        self.labels = message.labels
         self.error: BaseException | None = None
-        self._message = message
+        self._open: tuple[TaskiqMessage, Processing[TaskiqMessage]] | None = (message, processing)
         self._retries, self._requeues = _count(message, _RETRIES), _count(message, _REQUEUES)
         self._is_tried_again = False
         self._before = _run.get(), _sending.get()
-        self._processing = processing
-        self._watch = _Watch(processing.close)
+        self._watch = _Watch(self._close)
+
+    def is_of(self, message: TaskiqMessage) -> bool:
+        """Tell whether it is the run of this very *message*."""
+        return self._open is not None and self._open[0].labels is message.labels
 
     def is_tried_again_as(self, message: TaskiqMessage) -> bool:
         """Tell whether *message* is the next attempt."""
-        return message.task_id == self.task_id and _count(message, _RETRIES) == self._retries + 1
+        is_next = message.task_id == self.task_id and _count(message, _RETRIES) == self._retries + 1
+        return is_next and self._open is not None
 
     def next_attempt(self, message: TaskiqMessage) -> TaskiqMessage:
         """Return *message*, which is the next attempt, with the context that all attempts are children of."""
         self._is_tried_again = True
         current = TraceContext.get()
-        baggage = current.baggage if current else Baggage()
-        first = self.hook.sender_of(self._message) or self._processing.context
-        with TraceContext.use(first and first.with_baggage(baggage)):
+        first = self._first_sender()
+        with TraceContext.use(first and first.with_baggage(current.baggage if current else Baggage())):
             return self.hook.with_current_context(message)
 
-    def close(self, message: TaskiqMessage, result: TaskiqResult[Any]) -> None:
-        """Put back what was there before."""
+    def end(self, message: TaskiqMessage, result: TaskiqResult[Any]) -> None:
+        """Say how it ended, and put back what was there before."""
         _end_sending("error")
-        self._watch.stop()
-        self._processing.close(*self._ending(message, result))
-        run, sending = self._before
+        self._close(*self._ending(message, result))
+        (run, sending), self._before = self._before, (None, None)
         _run.set(run)
         _sending.set(sending)
+
+    def _first_sender(self) -> TraceContext | None:
+        if self._open is None:
+            return None
+        message, processing = self._open
+        return self.hook.sender_of(message) or processing.context
+
+    def _close(self, outcome: Outcome, error: BaseException | None = None) -> None:
+        opened, self._open, self.error = self._open, None, None
+        self._watch.stop()
+        if opened is not None:
+            _, processing = opened
+            processing.close(outcome, error)
 
     def _ending(
         self, message: TaskiqMessage, result: TaskiqResult[Any]
     ) -> tuple[Outcome, BaseException | None]:
-        """Return how the run ended, and the error that it ended with if it was one."""
+        """Return how the task ended, and the error that it ended with if it was one."""
         error = self.error or result.error
         if isinstance(error, NoResultError):
             return "retry" if _count(message, _REQUEUES) > self._requeues else "ignored", None
