@@ -24,10 +24,11 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 
     from aio_pika.abc import AbstractChannel
+    from pamqp.common import FieldValue
     from taskiq import AckableMessage, AsyncBroker
 
 PATIENCE: Final = 15
-IDLE: Final = {"x-expires": 60_000}  # the broker deletes a queue after an idle minute
+IDLE: Final[dict[str, FieldValue]] = {"x-expires": 60_000}  # the broker deletes a queue after an idle minute
 
 
 class IMail(Protocol):
@@ -49,7 +50,7 @@ class RabbitMail:
     async def get(self) -> bytes | None:
         queue = await self._channel.get_queue(self._queue, ensure=False)
         message = await queue.get(no_ack=True, fail=False)
-        return message and message.body
+        return None if message is None else message.body
 
 
 class RedisMail:
@@ -61,7 +62,8 @@ class RedisMail:
         await self._client.lpush(self._queue, body)
 
     async def get(self) -> bytes | None:
-        body: bytes | None = await self._client.rpop(self._queue)
+        body = await self._client.rpop(self._queue)
+        assert body is None or isinstance(body, bytes)
         return body
 
 

@@ -15,11 +15,13 @@ from collections.abc import AsyncIterator  # noqa: TC003 - taskiq resolves the h
 from contextvars import copy_context
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 from uuid import uuid4
 
 import pytest
-from opentelemetry.metrics import NoOpMeterProvider
+import redis
+from opentelemetry import baggage, propagate
+from opentelemetry import context as context_api
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import get_current_span
 from taskiq import (
@@ -40,7 +42,6 @@ from taskiq import (
 from taskiq.api import run_scheduler_task
 from taskiq.exceptions import SendTaskError
 from taskiq.kicker import AsyncKicker
-from taskiq.middlewares.opentelemetry_middleware import OpenTelemetryMiddleware
 from taskiq.schedule_sources import LabelScheduleSource
 
 from brokers.guarded import Guarded
@@ -192,7 +193,7 @@ class TestReceivingInThreads(TestReceiving):
     @pytest.fixture(autouse=True)
     def _on(self, on_redis: Depot, caplog: pytest.LogCaptureFixture) -> None:
         self.depot = on_redis
-        # What pytest keeps of a log has the receiver's frame in its traceback, and the thread's Context in it.
+        # What pytest keeps of a log has the receiver's frame in its traceback, and so the thread's Context.
         caplog.set_level(logging.CRITICAL, "taskiq.receiver.receiver")
 
     async def test_a_task_started_in_the_handler_keeps_the_context(self, way: str) -> None:
@@ -232,6 +233,9 @@ class TestReceivingInThreads(TestReceiving):
 
 async def order() -> None:
     """Run nowhere."""
+
+
+Running = Annotated[Context, TaskiqDepends()]
 
 
 class TestMiddleware:
@@ -307,7 +311,9 @@ class TestMiddleware:
         assert (await on_redis.arrived())["labels"] == {"traceparent": context.to_traceparent()}
         assert shared.labels == {}
 
-    async def test_labels_of_a_task_and_the_message_of_its_sender_stay_as_they_were(self, depot: Depot) -> None:
+    async def test_labels_of_a_task_and_the_message_of_its_sender_stay_as_they_were(
+        self, depot: Depot
+    ) -> None:
         seen: list[tuple[TaskiqMessage, TaskiqMessage]] = []
 
         class Around(TaskiqMiddleware):
@@ -331,7 +337,7 @@ class TestMiddleware:
     async def test_a_message_tells_the_context_of_its_sender(self, depot: Depot) -> None:
         seen: list[TraceContext | None] = []
 
-        async def tell(context: Context = TaskiqDepends()) -> None:
+        async def tell(context: Running) -> None:
             seen.append(taskiq.context_from(context.message))
 
         depot.broker.register_task(tell, "depot.tell")
@@ -349,7 +355,7 @@ class TestMiddleware:
             yield "session"
             seen.append(TraceContext.get())
 
-        async def use(name: str = TaskiqDepends(session)) -> None:
+        async def use(name: Annotated[str, TaskiqDepends(session)]) -> None:
             seen.append(TraceContext.get())
 
         on_redis.broker.register_task(use, "depot.use")
@@ -378,7 +384,7 @@ class TestLabels:
     @pytest.mark.parametrize("value", [7, 1.5, True, b"\xff\xfe", None, [1], {"a": 1}], ids=repr)
     @pytest.mark.parametrize("is_in_trace", [True, False])
     async def test_a_label_of_any_type_is_no_trace_header(
-        self, depot: Depot, value: Any, is_in_trace: bool
+        self, depot: Depot, value: Any, *, is_in_trace: bool
     ) -> None:
         """T-03: it is replaced together with its type, and the task runs."""
         seen: list[TraceContext | None] = []
@@ -399,10 +405,10 @@ class TestLabels:
         given = {"a": 7, "b": 1.5, "c": True, "d": b"\xff", "e": "text", "traceparent": 7, "Baggage": b"x"}
         seen: list[dict[str, Any]] = []
 
-        async def look(context: Context = TaskiqDepends()) -> None:
+        async def look(context: Running) -> None:
             seen.append(context.message.labels)
 
-        task = depot.broker.register_task(look, "depot.look", **given)
+        task: Any = depot.broker.register_task(look, "depot.look", **given)
         with hooked(depot.broker), TraceContext.use(TraceContext.new_root()) as context:
             await task.kiq()
             await depot.receive()
@@ -581,7 +587,7 @@ class Attempts:
         self.seen: list[TraceContext] = []
         self.labels: list[dict[str, Any]] = []
 
-        async def attempt(context: Context = TaskiqDepends()) -> None:
+        async def attempt(context: Running) -> None:
             current = TraceContext.get()
             assert current is not None
             self.seen.append(current)
@@ -592,7 +598,7 @@ class Attempts:
                     await context.requeue()
                 raise HandlerError
 
-        self.task = depot.broker.register_task(attempt, "depot.attempt", **labels)
+        self.task: Any = depot.broker.register_task(attempt, "depot.attempt", **labels)
         self._depot = depot
         self._count = failures + 1
 
@@ -736,7 +742,10 @@ class TestSmartRetries:
             (2, "retry"),
             (3, "ok"),
         ]
-        assert [dict(context.baggage) for context in attempts.seen][1:] == [{"attempt": "1"}, {"attempt": "2"}]
+        assert [dict(context.baggage) for context in attempts.seen][1:] == [
+            {"attempt": "1"},
+            {"attempt": "2"},
+        ]
 
     @pytest.mark.parametrize("labels", [SENT, {}], ids=["sent", "root"])
     async def test_attempts_that_a_schedule_keeps_stay_in_their_trace(
@@ -821,7 +830,7 @@ class TestEndings:
         return span
 
     async def test_a_task_that_is_rejected(self, depot: Depot) -> None:
-        async def reject(context: Context = TaskiqDepends()) -> None:
+        async def reject(context: Running) -> None:
             context.reject()
 
         span = await self.span_of(depot, reject)
@@ -990,7 +999,7 @@ class TestInMemory:
     """The broker for users' tests, which runs tasks in the caller's process."""
 
     @pytest.mark.parametrize("is_inplace", [True, False])
-    async def test_a_task_is_a_child_of_its_caller(self, is_inplace: bool) -> None:
+    async def test_a_task_is_a_child_of_its_caller(self, *, is_inplace: bool) -> None:
         recorder = MemoryRecorder()
         broker = InMemoryBroker(await_inplace=is_inplace)
         broker.add_middlewares(taskiq.TraceMiddleware(tracer=recorder))
@@ -1062,43 +1071,51 @@ class TestKeepingNothing:
         assert [each for each in kept if each is not of_taskiq] == []
 
 
-class TestOpenTelemetry:
-    """taskiq's own middleware for OpenTelemetry at the other end."""
+class OfOpenTelemetry(TaskiqMiddleware):
+    """What taskiq's own middleware for OpenTelemetry does with labels; that one needs psutil besides."""
 
+    def pre_send(self, message: TaskiqMessage) -> TaskiqMessage:
+        propagate.inject(message.labels)
+        return message
+
+    def pre_execute(self, message: TaskiqMessage) -> TaskiqMessage:
+        context_api.attach(propagate.extract(message.labels))
+        return message
+
+
+class TestOpenTelemetry:
     async def test_its_context_is_continued(self, on_redis: Depot) -> None:
         seen: list[TraceContext | None] = []
 
         async def look() -> None:
             seen.append(TraceContext.get())
 
-        provider = TracerProvider()
-        theirs = OpenTelemetryMiddleware(tracer_provider=provider, meter_provider=NoOpMeterProvider())
         task = on_redis.broker.register_task(look, "depot.look")
-        with with_middleware(on_redis.broker, theirs), provider.get_tracer("test").start_as_current_span("a") as a:
+        tracer = TracerProvider().get_tracer("test")
+        with with_middleware(on_redis.broker, OfOpenTelemetry()), tracer.start_as_current_span("a") as span:
             await task.kiq()
         with hooked(on_redis.broker):
             await on_redis.receive()
 
         (context,) = seen
         assert context is not None
-        assert int(context.trace_id, 16) == a.get_span_context().trace_id
+        assert int(context.trace_id, 16) == span.get_span_context().trace_id
 
     async def test_it_continues_our_context(self, on_redis: Depot) -> None:
-        seen: list[int] = []
+        seen: list[tuple[int, object]] = []
 
         async def look() -> None:
-            seen.append(get_current_span().get_span_context().trace_id)
+            trace_id = get_current_span().get_span_context().trace_id
+            seen.append((trace_id, baggage.get_baggage("tenant")))
 
-        provider = TracerProvider()
-        theirs = OpenTelemetryMiddleware(tracer_provider=provider, meter_provider=NoOpMeterProvider())
         task = on_redis.broker.register_task(look, "depot.look")
         with hooked(on_redis.broker), TraceContext.use(full_context()) as context:
             await task.kiq()
-        with with_middleware(on_redis.broker, theirs):
-            await on_redis.receive()
+        with with_middleware(on_redis.broker, OfOpenTelemetry()):
+            await asyncio.create_task(on_redis.receive())
 
         assert context is not None
-        assert seen == [int(context.trace_id, 16)]
+        assert seen == [(int(context.trace_id, 16), "acme")]
 
 
 @contextlib.contextmanager
@@ -1112,6 +1129,7 @@ class Branch:
     """A worker in processes of its own, and a broker in this process that sends it tasks."""
 
     def __init__(self, system: str, address: str, folder: Path) -> None:
+        self._system = system
         self.record = folder / "spans.jsonl"
         self._notes = folder / "notes.jsonl"
         self.environment = {
@@ -1132,6 +1150,9 @@ class Branch:
             self._worker = guarded
             guarded.start("worker", [*command, "--workers", "1", *options], self.environment)
             yield self
+        if self._system == "redis":
+            with redis.Redis.from_url(self.environment["SHOP_ADDRESS"]) as client:
+                client.delete(self.environment["SHOP_QUEUE"])
 
     async def send(self, task: str, **labels: Any) -> tuple[str, TraceContext]:
         """Send a task in a trace of its own; return its id and the trace."""
@@ -1229,11 +1250,13 @@ class TestWorkerProcess:
 
 class TestProcessPool:
     async def test_a_dependency_takes_the_context_there(self, branch_with_process_pool: Branch) -> None:
-        task_id, trace = await branch_with_process_pool.send("look_in_process")
-        sent, run = sorted(branch_with_process_pool.spans(trace, 2), key=lambda span: span.start_unix_nano)
-        (note,) = branch_with_process_pool.notes(task_id)
+        """Also the second time, in a process that was forked while the first task ran."""
+        for _ in range(2):
+            task_id, trace = await branch_with_process_pool.send("look_in_process")
+            spans = branch_with_process_pool.spans(trace, 2)
+            sent, run = sorted(spans, key=lambda span: span.start_unix_nano)
+            (note,) = branch_with_process_pool.notes(task_id)
 
-        assert (note["trace_id"], note["span_id"]) == (trace.trace_id, run.span_id)
-        assert (run.parent_span_id, run.outcome) == (sent.span_id, "ok")
-        assert note["pid"] != run.process_id
-        assert note["is_there_without"] is False
+            assert (note["trace_id"], note["span_id"]) == (trace.trace_id, run.span_id)
+            assert (run.parent_span_id, run.outcome) == (sent.span_id, "ok")
+            assert note["pid"] != run.process_id

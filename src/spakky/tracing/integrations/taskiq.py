@@ -7,8 +7,9 @@ Usage:
 Every task that the broker sends carries the current context in its labels, and every task runs in the context
 that its message carries; so do its dependencies, and sync tasks in a pool of threads. Facts:
 
-- A pool of processes (`--use-process-pool`) gets the arguments of a sync task and nothing else. A dependency
-  takes the context there: `context: TraceContext = TaskiqDepends(TraceContext.get)`.
+- A pool of processes (`--use-process-pool`) gets the arguments of a sync task and nothing else; a process
+  that was forked while a task ran keeps the context of that one. A dependency takes the right one there:
+  `context: Annotated[TraceContext, TaskiqDepends(TraceContext.get)]`, and `with TraceContext.use(context):`.
 - A retry sends the labels of the attempt again. All attempts become children of the first sender, with the
   baggage as it is at the time of the retry. `Context.requeue()`, and a retry that a schedule source keeps,
   pass no middleware: they are further attempts likewise, with the baggage that the message had.
