@@ -355,7 +355,7 @@ class TestMiddleware:
             yield "session"
             seen.append(TraceContext.get())
 
-        async def use(name: Annotated[str, TaskiqDepends(session)]) -> None:
+        async def use(name: Any = TaskiqDepends(session)) -> None:  # noqa: B008 - as taskiq has it
             seen.append(TraceContext.get())
 
         on_redis.broker.register_task(use, "depot.use")
