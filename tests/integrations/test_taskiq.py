@@ -36,6 +36,7 @@ from taskiq import (
     TaskiqDepends,
     TaskiqMessage,
     TaskiqMiddleware,
+    TaskiqResult,
     TaskiqScheduler,
     async_shared_broker,
 )
@@ -260,10 +261,18 @@ class TestMiddleware:
         assert list(recorders[1].spans) == []
 
     async def test_of_several_the_outermost_that_is_switched_on_counts(self, on_redis: Depot) -> None:
+        """A-13, T-02: and the middlewares in between are in its context until their end."""
         recorders = [MemoryRecorder() for _ in range(3)]
+        seen: list[TraceContext | None] = []
+
+        class Between(TaskiqMiddleware):
+            def post_execute(self, message: TaskiqMessage, result: TaskiqResult[Any]) -> None:
+                seen.append(TraceContext.get())
+
         on_redis.broker.add_middlewares(
             taskiq.TraceMiddleware(tracer=recorders[0], enabled={"depot.order": False}),
             taskiq.TraceMiddleware(tracer=recorders[1]),
+            Between(),
             taskiq.TraceMiddleware(tracer=recorders[2]),
         )
 
@@ -271,6 +280,7 @@ class TestMiddleware:
         await on_redis.receive()
 
         assert [len(recorder.spans) for recorder in recorders] == [0, 2, 0]
+        assert [context and context.span_id for context in seen] == [recorders[1].spans[-1].span_id]
 
     async def test_with_middlewares_is_as_good(self) -> None:
         broker = InMemoryBroker(await_inplace=True).with_middlewares(taskiq.TraceMiddleware())
@@ -644,10 +654,11 @@ class TestRetries:
         assert [span.outcome for span in attempts.recorder.spans] == ["retry", "retry", "ok"]
         assert [span.parent_span_id for span in attempts.recorder.spans] == [SENDER.span_id] * 3
 
-    async def test_baggage_is_as_it_is_at_the_time_of_the_retry(self, depot: Depot) -> None:
+    @pytest.mark.parametrize("keep", [False, True], ids=["", "keep"])
+    async def test_baggage_is_as_it_is_at_the_time_of_the_retry(self, depot: Depot, *, keep: bool) -> None:
         """C-16: and does not pile up."""
         attempts = Attempts(depot, **RETRIED)
-        await attempts.run(SENT)
+        await attempts.run(SENT, keep=keep)
 
         assert [dict(context.baggage) for context in attempts.seen] == [
             {"tenant": "acme"},
@@ -684,6 +695,14 @@ class TestRetries:
 
         first, *_ = attempts.seen
         assert [context.parent_span_id for context in attempts.seen] == [None, first.span_id, first.span_id]
+
+    async def test_attempts_that_are_switched_off_by_name_keep_their_labels(self, depot: Depot) -> None:
+        attempts = Attempts(depot, **RETRIED)
+        with TraceContext.use(TraceContext.new_root()):
+            await attempts.run(SENT, enabled={"depot.attempt": False})
+
+        assert [labels["traceparent"] for labels in attempts.labels] == [TRACEPARENT] * 3
+        assert [labels["baggage"] for labels in attempts.labels] == ["tenant=acme"] * 3
 
     async def test_the_last_attempt_that_fails_is_an_error(self, depot: Depot) -> None:
         attempts = Attempts(depot, failures=2, retry_on_error=True, max_retries=2)
@@ -1069,6 +1088,22 @@ class TestKeepingNothing:
         await asyncio.gather(*left)
 
         assert [each for each in kept if each is not of_taskiq] == []
+
+    async def test_an_asyncio_task_that_sends_and_runs_for_long_does_not_grow(self, on_redis: Depot) -> None:
+        def ours() -> int:
+            gc.collect()
+            return len([each for each in gc.get_objects() if type(each).__module__ == taskiq.__name__])
+
+        task = on_redis.broker.register_task(order, "depot.order")
+        counts = []
+        with hooked(on_redis.broker, tracer=MemoryRecorder()):
+            for _ in range(3):
+                for _ in range(5):
+                    await task.kiq()
+                    await on_redis.receive()
+                counts.append(ours())
+
+        assert counts == counts[:1] * 3
 
 
 class OfOpenTelemetry(TaskiqMiddleware):
