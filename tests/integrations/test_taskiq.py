@@ -738,6 +738,27 @@ class TestRetries:
             ("run depot.send", "retry", SENDER.span_id),
         ]
 
+    async def test_what_only_looks_like_a_retry_is_a_child_of_the_task_that_sends_it(
+        self, on_redis: Depot
+    ) -> None:
+        """The same id with another count, or the same count with another id."""
+        recorder = MemoryRecorder()
+
+        async def send(context: Running) -> None:
+            for task_id, retries in ((context.message.task_id, 0), (uuid4().hex, 1)):
+                labels = {"_retries": retries}
+                kicker: AsyncKicker[Any, Any] = AsyncKicker("depot.order", on_redis.broker, labels)
+                await kicker.with_task_id(task_id).kiq()
+
+        on_redis.broker.register_task(send, "depot.send")
+        with hooked(on_redis.broker, tracer=recorder):
+            await on_redis.deliver(SENT, "depot.send")
+            await on_redis.receive()
+
+        *sent, run = recorder.spans
+        assert (run.name, run.outcome) == ("run depot.send", "ok")
+        assert [(span.name, span.parent_span_id) for span in sent] == [("send depot.order", run.span_id)] * 2
+
     async def test_counts_that_are_none_count_nothing(self, on_redis: Depot) -> None:
         recorder = MemoryRecorder()
         for value in ("many", [1], None, "-1", "9" * 50):
