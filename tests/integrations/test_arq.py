@@ -22,6 +22,8 @@ from arq import ArqRedis, Retry, Worker, create_pool, cron, func
 from arq.connections import RedisSettings
 from arq.constants import result_key_prefix
 from arq.jobs import Job, JobStatus, SerializationError
+from redis.asyncio.retry import Retry as RedisRetry
+from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from wrapt import ObjectProxy
 
@@ -149,7 +151,7 @@ class TestReceiving(ReceivingContract):
 
     @pytest.fixture(autouse=True)
     def _on(self, counter: Counter, caplog: pytest.LogCaptureFixture) -> None:
-        """Leave out what arq logs of jobs that fail: pytest keeps that with its traceback, and so the ctx."""
+        """Leave out what keeps the ctx of a job that is over: a log with its traceback, which pytest collects."""
         self.counter = counter
         caplog.set_level(logging.CRITICAL, logger="arq.worker")
 
@@ -166,7 +168,8 @@ class TestReceiving(ReceivingContract):
                 raise
 
         await self.counter.deliver("call", headers)
-        settings: Any = self.counter.settings(job_of(observed), retry_jobs=False)
+        # Without a timeout, as asyncio keeps a timer that was cancelled, and the Context that it was made in.
+        settings: Any = self.counter.settings(job_of(observed), retry_jobs=False, job_timeout=None)
         if way == "on_job_start":
             settings["functions"] = [job_of(lambda _: None)]
             settings["on_job_start"] = observed
@@ -727,7 +730,7 @@ class TestEnqueueing:
     async def test_a_broker_that_is_down_leaves_everything_as_it_was(self) -> None:
         """C-01: the client's own error, the context of before, a span that ends, and nothing kept."""
         recorder = MemoryRecorder()
-        bare = ArqRedis(host="127.0.0.1", port=free_port())
+        bare = ArqRedis(host="127.0.0.1", port=free_port(), retry=RedisRetry(NoBackoff(), 0))
         pool = arq.wrap(bare, tracer=recorder)
         gc.freeze()
         with TraceContext.use(TraceContext.new_root()) as context:
@@ -914,42 +917,242 @@ class TestChoosing:
 
 
 class TestCronJobs:
-    async def tick(self, counter: Counter, body: Any, *, times: int = 1, **options: Any) -> list[Span]:
-        """Let a worker's cron job run, in a trace that is current where the worker is started."""
+    """Jobs that a worker enqueues itself, by a pool of its own or by one that it is given."""
+
+    pools = pytest.mark.parametrize("pool", ["its own", "given", "given and wrapped"])
+
+    async def tick(self, counter: Counter, pool: str, *bodies: Any, **options: Any) -> list[Span]:
+        """Let a worker's cron jobs run, where a trace is current when the worker is started."""
         recorder = MemoryRecorder()
         ticks = [
             cron(job_of(body), name=f"tick-{counter.queue}-{number}", run_at_startup=True, max_tries=3)
-            for number in range(times)
+            for number, body in enumerate(bodies)
         ]
-        settings = counter.settings(cron_jobs=ticks, redis_pool=self.pool(counter))
+        settings = counter.settings(cron_jobs=ticks, burst=False)
         del settings["functions"]
-        settings["burst"] = False
+        if pool == "its own":
+            del settings["redis_pool"]
+            settings["redis_settings"] = RedisSettings.from_dsn(self.redis_url)
+        elif pool == "given and wrapped":
+            settings["redis_pool"] = arq.wrap(counter.pool, tracer=recorder)
         with hooked(settings, tracer=recorder, **options), TraceContext.use(TraceContext.new_root()) as ambient:
             worker = worker_of(settings)
             running = asyncio.create_task(worker.async_run())
-        async with asyncio.timeout(PATIENCE):
-            while worker.jobs_complete < times:
-                await asyncio.sleep(0.005)
+            await self._work_off(counter, worker, len(bodies))
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
+        if pool == "its own":
+            await worker.close()
         assert ambient is not None
         assert ambient.trace_id not in {span.trace_id for span in recorder.spans}
-        assert ticks[0].next_run is None
+        assert {tick.next_run for tick in ticks} == {None}
         return list(recorder.spans)
 
-    def pool(self, counter: Counter) -> ArqRedis:
-        return counter.pool
+    async def _work_off(self, counter: Counter, worker: Worker, count: int) -> None:
+        """Wait for the jobs; arq keeps the next attempt of a cron job waiting for a minute, we do not."""
+        async with asyncio.timeout(PATIENCE):
+            while worker.jobs_complete < count:
+                await asyncio.sleep(0.005)
+                if worker.jobs_retried:
+                    for job_id in await counter.pool.zrange(counter.queue, 0, -1):
+                        await counter.pool.delete(f"arq:in-progress:{job_id.decode()}")
 
-    async def test_each_time_is_a_trace_of_its_own(self, counter: Counter) -> None:
+    @pytest.fixture(autouse=True)
+    def _on(self, redis_url: str) -> None:
+        self.redis_url = redis_url
+
+    @pools
+    async def test_each_time_is_a_trace_of_its_own(self, counter: Counter, pool: str) -> None:
         """C-18: never the one that happens to be current where the worker was started."""
         looking = Looking()
 
-        await self.tick(counter, looking.look, times=3)
+        spans = await self.tick(counter, pool, *[looking.look] * 3)
 
         assert len({context.trace_id for context in looking.contexts}) == 3
+        known = {span.span_id for span in spans}
+        assert all(span.parent_span_id is None or span.parent_span_id in known for span in spans)
 
-    async def test_a_cron_job_that_is_switched_off_runs(self, counter: Counter) -> None:
-        ran: list[object] = []
+    @pools
+    async def test_attempts_stay_in_the_trace_of_their_time(self, counter: Counter, pool: str) -> None:
+        """C-10: as far as there is a trace: a plain pool that is given sends none."""
+        looking = Looking()
 
-        assert await self.tick(counter, ran.append, enabled=False) == []
-        assert len(ran) == 1
+        def retry(ctx: Ctx) -> None:
+            looking.look()
+            if ctx["job_try"] == 1:
+                raise Retry
+
+        spans = await self.tick(counter, pool, retry)
+
+        first, second = looking.contexts
+        assert first.span_id != second.span_id
+        assert (first.trace_id == second.trace_id) is (pool != "given")
+        assert first.parent_span_id == second.parent_span_id
+        assert [span.attempt for span in spans if span.kind == "consumer"] == [1, 2]
+
+    @pools
+    async def test_cron_jobs_that_are_switched_off_run(self, counter: Counter, pool: str) -> None:
+        seen: list[object] = []
+
+        spans = await self.tick(counter, pool, seen.append, enabled=False)
+
+        assert [span.kind for span in spans if span.kind == "consumer"] == []
+        assert len(seen) == 1
+
+    async def test_a_cron_job_that_somebody_enqueues_belongs_to_their_trace(self, counter: Counter) -> None:
+        looking = Looking()
+        tick = cron(looking.job(), name=f"tick-{counter.queue}", month=1, day=1)
+        with TraceContext.use(TraceContext.new_root()) as context:
+            await arq.wrap(counter.pool).enqueue_job(tick.name)
+        await counter.work(counter.settings(cron_jobs=[tick]))
+
+        assert context is not None
+        assert [seen.parent_span_id for seen in looking.contexts] == [context.span_id]
+
+
+class Kiosk:
+    """Workers in processes of their own, and a pool in this process that enqueues for them."""
+
+    def __init__(self, redis_url: str, folder: Path) -> None:
+        self.queue = f"kiosk-{uuid4().hex}"
+        self.record = folder / "spans.jsonl"
+        self._notes = folder / "notes.jsonl"
+        self._redis_url = redis_url
+        self._workers = 0
+        self._guarded = Guarded()
+
+    @contextlib.contextmanager
+    def open(self) -> Iterator[Kiosk]:
+        with self._guarded:
+            self.start_worker()
+            yield self
+
+    def start_worker(self) -> None:
+        self._workers += 1
+        command = [sys.executable, "-m", "arq", "kiosk.WorkerSettings"]
+        self._guarded.start(f"worker-{self._workers}", command, self._environment())
+
+    async def send(self, function: str, *args: object, job_id: str | None = None) -> tuple[str, TraceContext]:
+        """Enqueue a job in a trace of its own; return its id and the trace."""
+        recorder = JsonLinesRecorder(self.record, process="sender")
+        settings = RedisSettings.from_dsn(self._redis_url)
+        bare = await create_pool(settings, default_queue_name=self.queue)
+        with TraceContext.use(full_context()) as context:
+            job = await arq.wrap(bare, tracer=recorder).enqueue_job(function, *args, _job_id=job_id)
+        await bare.aclose(close_connection_pool=True)
+        recorder.close()
+        assert job is not None
+        assert context is not None
+        return job.job_id, context
+
+    async def notes(self, job_id: str, count: int = 1) -> list[dict[str, Any]]:
+        """Return what a job has noted in each attempt."""
+        return await self._wait(lambda: [note for note in self._read_notes() if note["id"] == job_id], count)
+
+    async def ticks(self, count: int) -> list[dict[str, Any]]:
+        """Return what the cron job has noted."""
+        return await self._wait(lambda: [note for note in self._read_notes() if "tick" in note["id"]], count)
+
+    async def spans(self, trace_id: str, count: int) -> list[Span]:
+        """Return the recorded spans of a trace, of all processes."""
+        return await self._wait(lambda: [s for s in read_spans(self.record) if s.trace_id == trace_id], count)
+
+    async def _wait(self, look: Callable[[], list[Any]], count: int) -> list[Any]:
+        deadline = time.monotonic() + 2 * PATIENCE
+        while len(found := look()) < count:
+            assert time.monotonic() < deadline, self._guarded.log(f"worker-{self._workers}")
+            await asyncio.sleep(0.02)
+        return found
+
+    def _read_notes(self) -> list[dict[str, Any]]:
+        lines = self._notes.read_text().splitlines() if self._notes.exists() else []
+        return [json.loads(line) for line in lines]
+
+    def _environment(self) -> dict[str, str]:
+        apps = Path(__file__).parent / "arq_apps"
+        return {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(apps), os.environ.get("PYTHONPATH", "")]),
+            "KIOSK_REDIS": self._redis_url,
+            "KIOSK_QUEUE": self.queue,
+            "KIOSK_NOTES": str(self._notes),
+            "SPAKKY_TRACING_RECORD": str(self.record),
+        }
+
+
+@pytest.fixture(scope="module")
+def kiosk(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kiosk]:
+    with Kiosk(redis_url, tmp_path_factory.mktemp("kiosk")).open() as kiosk:
+        yield kiosk
+
+
+class TestWorkerProcess:
+    async def test_a_job_runs_in_the_trace_of_its_sender(self, kiosk: Kiosk) -> None:
+        """T-05: in another process, with what it enqueues in turn."""
+        second_id = uuid4().hex
+        first_id, context = await kiosk.send("starts_another", second_id)
+
+        (first,), (second,) = await kiosk.notes(first_id), await kiosk.notes(second_id)
+        spans = await kiosk.spans(context.trace_id, 4)
+        parents = {span.span_id: span.parent_span_id for span in spans}
+        chain = [second["span_id"]]
+        while (parent := parents.get(chain[-1])) is not None:
+            chain.append(parent)
+
+        assert first["trace_id"] == second["trace_id"] == context.trace_id
+        assert first["baggage"] == second["baggage"] == {"tenant": "acme"}
+        assert first["span_id"] in chain
+        assert (len(chain), chain[-1]) == (5, context.span_id)
+        assert first["pid"] != os.getpid()
+
+    async def test_attempts_are_siblings(self, kiosk: Kiosk) -> None:
+        """C-10: under the span of the sending, with their numbers."""
+        job_id, context = await kiosk.send("fails_twice")
+
+        notes = await kiosk.notes(job_id, 3)
+        spans = await kiosk.spans(context.trace_id, 4)
+
+        assert [note["attempt"] for note in notes] == [1, 2, 3]
+        assert len({note["parent_span_id"] for note in notes}) == 1
+        assert [(span.attempt, span.outcome) for span in spans if span.kind == "consumer"] == [
+            (1, "retry"),
+            (2, "retry"),
+            (3, "ok"),
+        ]
+
+    async def test_a_job_that_fails_is_recorded(self, kiosk: Kiosk) -> None:
+        _, context = await kiosk.send("fails")
+
+        spans = await kiosk.spans(context.trace_id, 2)
+
+        assert [(span.outcome, span.error) for span in spans] == [("ok", None), ("error", "kiosk.ShelfError")]
+
+    async def test_many_jobs_at_once_do_not_mix(self, kiosk: Kiosk) -> None:
+        sent = [await kiosk.send("look", 0.01) for _ in range(10)]
+
+        for job_id, context in sent:
+            (note,) = await kiosk.notes(job_id)
+            assert note["trace_id"] == context.trace_id
+
+    async def test_each_tick_is_a_trace_of_its_own(self, kiosk: Kiosk) -> None:
+        """C-18: whatever runs in between."""
+        ticks = await kiosk.ticks(2)
+
+        assert len({tick["trace_id"] for tick in ticks}) == len(ticks)
+
+    async def test_a_worker_that_is_stopped_leaves_its_job_to_the_next(self, kiosk: Kiosk) -> None:
+        """C-03, C-05: no span is lost, and the attempts are siblings."""
+        job_id, context = await kiosk.send("waits_when_new")
+        (note,) = await kiosk.notes(job_id)
+        os.kill(note["pid"], signal.SIGTERM)
+        kiosk.start_worker()
+
+        first, second = await kiosk.notes(job_id, 2)
+        spans = await kiosk.spans(context.trace_id, 3)
+
+        assert first["pid"] != second["pid"]
+        assert first["parent_span_id"] == second["parent_span_id"]
+        assert [(span.attempt, span.outcome) for span in spans if span.kind == "consumer"] == [
+            (1, "cancelled"),
+            (2, "ok"),
+        ]

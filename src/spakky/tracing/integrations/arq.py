@@ -362,6 +362,11 @@ class _Hook:
         publishing.end()
         return publishing.headers
 
+    @property
+    def has_cron_jobs(self) -> bool:
+        """Whether the worker enqueues jobs itself."""
+        return bool(self._keywords.get("cron_jobs"))
+
     def is_cron(self, function: object) -> bool:
         """Tell whether the worker itself enqueues *function*, each time that it is due."""
         return any(each.name == function for each in self._keywords.get("cron_jobs") or ())
@@ -469,12 +474,14 @@ def _field(job: object, name: str) -> object:
 
 
 class _OnStartup(_Part):
-    """Wraps the pool that is in the ctx of every job."""
+    """Wraps the pool that is in the ctx of every job, in the task that then enqueues the cron jobs."""
 
     async def __call__(self, ctx: _Ctx) -> None:
         pool: Any = ctx.get("redis")
         if _is_bare(pool):
             ctx["redis"] = _Pool(pool, self._hook.sending)
+        elif self._hook.has_cron_jobs:  # which a wrapped pool would send in what is current here
+            TraceContext.clear()
         await _call(self.original, ctx)
 
 
