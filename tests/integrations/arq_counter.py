@@ -80,6 +80,13 @@ class Counter:
         return worker
 
 
+async def stop(running: asyncio.Task[None]) -> None:
+    """End a worker: a cancellation now and then gets lost in redis-py (8.1), with and without a hook."""
+    while not running.done():
+        running.cancel()
+        await asyncio.wait([running], timeout=0.1)
+
+
 def worker_of(settings: dict[str, Any] | type[Any]) -> Worker:
     """Return a worker as arq makes it of settings of either kind."""
     return Worker(**(settings if isinstance(settings, dict) else given_in(settings)))

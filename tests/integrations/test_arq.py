@@ -40,6 +40,7 @@ from integrations.arq_counter import (
     hooked,
     job_of,
     open_counter,
+    stop,
     to_json,
     worker_of,
 )
@@ -660,8 +661,7 @@ class TestEnding:
         running = asyncio.create_task(worker.async_run())
         await started.wait()
         worker.handle_sig(signal.SIGTERM)
-        with contextlib.suppress(asyncio.CancelledError):
-            await running
+        await stop(running)
         await asyncio.gather(*worker.tasks.values())
         await counter.work(settings, tracer=recorder)
 
@@ -938,20 +938,22 @@ class TestCronJobs:
         with hooked(settings, tracer=recorder, **options), TraceContext.use(TraceContext.new_root()) as ambient:
             worker = worker_of(settings)
             running = asyncio.create_task(worker.async_run())
-            await self._work_off(counter, worker, len(bodies))
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
+            await self._work_off(counter, worker, running, len(bodies))
+        await stop(running)
         if pool == "its own":
-            await worker.close()
+            await worker.pool.aclose(close_connection_pool=True)
         assert ambient is not None
         assert ambient.trace_id not in {span.trace_id for span in recorder.spans}
         assert {tick.next_run for tick in ticks} == {None}
         return list(recorder.spans)
 
-    async def _work_off(self, counter: Counter, worker: Worker, count: int) -> None:
+    async def _work_off(
+        self, counter: Counter, worker: Worker, running: asyncio.Task[None], count: int
+    ) -> None:
         """Wait for the jobs; arq keeps the next attempt of a cron job waiting for a minute, we do not."""
         async with asyncio.timeout(PATIENCE):
             while worker.jobs_complete < count:
+                assert not running.done(), running
                 await asyncio.sleep(0.005)
                 if worker.jobs_retried:
                     for job_id in await counter.pool.zrange(counter.queue, 0, -1):
@@ -1001,7 +1003,7 @@ class TestCronJobs:
 
     async def test_a_cron_job_that_somebody_enqueues_belongs_to_their_trace(self, counter: Counter) -> None:
         looking = Looking()
-        tick = cron(looking.job(), name=f"tick-{counter.queue}", month=1, day=1)
+        tick = cron(looking.job(), name=f"tick-{counter.queue}", second=59)
         with TraceContext.use(TraceContext.new_root()) as context:
             await arq.wrap(counter.pool).enqueue_job(tick.name)
         await counter.work(counter.settings(cron_jobs=[tick]))
@@ -1059,8 +1061,10 @@ class Kiosk:
 
     async def _wait(self, look: Callable[[], list[Any]], count: int) -> list[Any]:
         deadline = time.monotonic() + 2 * PATIENCE
+        worker = f"worker-{self._workers}"
         while len(found := look()) < count:
-            assert time.monotonic() < deadline, self._guarded.log(f"worker-{self._workers}")
+            assert self._guarded.excuse(worker) is None, self._guarded.log(worker)
+            assert time.monotonic() < deadline, self._guarded.log(worker)
             await asyncio.sleep(0.02)
         return found
 
@@ -1141,7 +1145,7 @@ class TestWorkerProcess:
         assert len({tick["trace_id"] for tick in ticks}) == len(ticks)
 
     async def test_a_worker_that_is_stopped_leaves_its_job_to_the_next(self, kiosk: Kiosk) -> None:
-        """C-03, C-05: no span is lost, and the attempts are siblings."""
+        """C-03, C-05: no span is lost, and the attempts are siblings, whoever makes the second one."""
         job_id, context = await kiosk.send("waits_when_new")
         (note,) = await kiosk.notes(job_id)
         os.kill(note["pid"], signal.SIGTERM)
@@ -1150,7 +1154,6 @@ class TestWorkerProcess:
         first, second = await kiosk.notes(job_id, 2)
         spans = await kiosk.spans(context.trace_id, 3)
 
-        assert first["pid"] != second["pid"]
         assert first["parent_span_id"] == second["parent_span_id"]
         assert [(span.attempt, span.outcome) for span in spans if span.kind == "consumer"] == [
             (1, "cancelled"),
