@@ -66,7 +66,7 @@ def worker(queue: str) -> Iterator[None]:
         try:
             yield
         finally:
-            process.terminate()
+            process.kill()  # an idle worker misses a SIGTERM now and then
 
 
 def trace_id() -> str:

@@ -29,6 +29,16 @@ def to_json(job: dict[str, Any]) -> bytes:
     return json.dumps(job, default=repr).encode()
 
 
+def from_json(data: bytes) -> dict[str, Any]:
+    job: dict[str, Any] = json.loads(data)
+    return job
+
+
+def from_pickle(data: bytes) -> dict[str, Any]:
+    job: dict[str, Any] = pickle.loads(data)  # noqa: S301 - what arq and these tests have pickled
+    return job
+
+
 class Counter:
     """A queue of its own.
 
@@ -54,11 +64,16 @@ class Counter:
 
     async def raw(self) -> dict[str, Any]:
         """Return the next job as it is on the wire, and take it out of the queue."""
-        ((job_id, _),) = await self.pool.zpopmin(self.queue)
-        data = await self.pool.getdel(job_key_prefix + job_id.decode())
+        job_id, *_ = await self.job_ids()
+        await self.pool.zrem(self.queue, job_id)
+        data = await self.pool.getdel(job_key_prefix + job_id)
         assert isinstance(data, bytes)
-        job: dict[str, Any] = json.loads(data) if data.startswith(b"{") else pickle.loads(data)
-        return job
+        return from_json(data) if data.startswith(b"{") else from_pickle(data)
+
+    async def job_ids(self) -> list[str]:
+        """Return the ids of the jobs in the queue, the one that is due next first."""
+        pool: Any = self.pool  # redis-py has one type for the answers of all versions of the protocol
+        return [job_id.decode() for job_id in await pool.zrange(self.queue, 0, -1)]
 
     def settings(self, *functions: Any, **keywords: Any) -> dict[str, Any]:
         """Return settings of a worker that ends when the queue is empty."""

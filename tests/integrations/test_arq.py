@@ -12,7 +12,6 @@ import pickle
 import signal
 import sys
 import time
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -36,7 +35,7 @@ from integrations.arq_counter import (
     PATIENCE,
     Counter,
     Ctx,
-    given_in,
+    from_pickle,
     hooked,
     job_of,
     open_counter,
@@ -46,7 +45,7 @@ from integrations.arq_counter import (
 )
 from spakky.tracing.baggage import Baggage
 from spakky.tracing.boundaries.publish import Publishing
-from spakky.tracing.context import Scope, TraceContext
+from spakky.tracing.context import TraceContext
 from spakky.tracing.error import WrongUseError
 from spakky.tracing.integrations import arq
 from spakky.tracing.recorder import JsonLinesRecorder, MemoryRecorder, read_spans
@@ -152,7 +151,7 @@ class TestReceiving(ReceivingContract):
 
     @pytest.fixture(autouse=True)
     def _on(self, counter: Counter, caplog: pytest.LogCaptureFixture) -> None:
-        """Leave out what keeps the ctx of a job that is over: a log with its traceback, which pytest collects."""
+        """Leave out what keeps the ctx of a job that is over: its log with a traceback, kept by pytest."""
         self.counter = counter
         caplog.set_level(logging.CRITICAL, logger="arq.worker")
 
@@ -202,7 +201,8 @@ class TestHooking:
         pool.job_serializer = to_json
         assert counter.pool.job_serializer is to_json
         async with pool.pipeline() as pipe:
-            assert await pipe.ping().execute() == [True]
+            pipe.incr(f"{counter.queue}:health-check")
+            assert await pipe.execute() == [1]
 
     async def test_a_wrapped_pool_stays_wrapped_where_it_is_awaited_or_entered(self, redis_url: str) -> None:
         settings = RedisSettings.from_dsn(redis_url)
@@ -316,6 +316,7 @@ class TestHooking:
             worker_of(settings)
 
     async def test_what_is_no_pool_is_refused(self, counter: Counter) -> None:
+        wrong: Any
         for wrong in (None, "redis", object(), ObjectProxy(counter.pool)):
             with pytest.raises(WrongUseError, match=r"^wrap\(\) takes the ArqRedis that create_pool\(\) "):
                 arq.wrap(wrong)
@@ -346,7 +347,7 @@ class Chronicle(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         context = TraceContext.get()
-        self.lines.append((record.getMessage(), context and context.trace_id))
+        self.lines.append((record.getMessage(), context.trace_id if context else None))
 
     def traces_of(self, sign: str) -> list[str | None]:
         return [trace_id for line, trace_id in self.lines if sign in line]
@@ -361,6 +362,11 @@ def chronicle() -> Iterator[Chronicle]:
     yield chronicle
     logger.setLevel(level)
     logger.removeHandler(chronicle)
+
+
+async def run_hooks(settings: dict[str, Any], ctx: Ctx) -> None:
+    for name in ("on_job_start", "on_job_end", "after_job_end"):
+        await settings[name](ctx)
 
 
 class TestRunning:
@@ -424,8 +430,7 @@ class TestRunning:
         recorder = MemoryRecorder()
         with hooked(settings, tracer=recorder), TraceContext.use(TraceContext.new_root()) as before:
             with pytest.raises(HandlerError):
-                for name in ("on_job_start", "on_job_end", "after_job_end"):
-                    await settings[name](ctx)
+                await run_hooks(settings, ctx)
             assert TraceContext.get() is before
 
         assert [span.outcome for span in recorder.spans] == [
@@ -766,13 +771,13 @@ class TestEnqueueing:
 
     @pytest.mark.parametrize("serializer", ["pickle", "json"])
     async def test_jobs_and_results_can_be_read_as_ever(self, counter: Counter, serializer: str) -> None:
-        functions = (to_json, json.loads) if serializer == "json" else (None, None)
-        named = dict(zip(("job_serializer", "job_deserializer"), functions, strict=True))
+        is_json = serializer == "json"
+        named: dict[str, Any] = {"job_serializer": to_json, "job_deserializer": json.loads} if is_json else {}
         bare = counter.sibling(**named)
         with TraceContext.use(TraceContext.new_root()):
             job = await arq.wrap(bare).enqueue_job("call", 1, b=2)
         assert job is not None
-        before = await Job(job.job_id, bare, counter.queue, named["job_deserializer"]).info()
+        before = await Job(job.job_id, bare, counter.queue, named.get("job_deserializer")).info()
         (queued,) = await bare.queued_jobs(queue_name=counter.queue)
         await counter.work(counter.settings(func(echo, name="call"), redis_pool=bare, **named))
         info = await job.result_info()
@@ -783,8 +788,7 @@ class TestEnqueueing:
         assert info is not None
         assert (info.success, info.result) == (True, 3)
         assert await job.result(timeout=PATIENCE) == 3
-        stored = await bare.get(result_key_prefix + job.job_id)
-        assert b"traceparent" not in stored
+        assert b"traceparent" not in await stored(bare, result_key_prefix + job.job_id)
 
     async def test_a_worker_that_is_not_hooked_runs_what_is_enqueued_here(self, counter: Counter) -> None:
         """T-05: a mixed fleet, the new sender first."""
@@ -840,6 +844,11 @@ class TestEnqueueing:
         assert ["headers" in await counter.raw() for _ in range(2)] == [False, False]
 
 
+async def stored(pool: Any, key: str) -> bytes:
+    data: bytes = await pool.get(key)
+    return data
+
+
 async def echo(ctx: Ctx, a: int, *, b: int) -> int:
     await asyncio.sleep(0)
     return a + b
@@ -878,7 +887,7 @@ class TestHostileEntries:
 
         await counter.deliver("look", {"traceparent": TRACEPARENT})
         worker = await counter.work(
-            counter.settings(looking.job(), job_deserializer=lambda data: Fields(pickle.loads(data)))
+            counter.settings(looking.job(), job_deserializer=lambda data: Fields(from_pickle(data)))
         )
 
         assert (worker.jobs_complete, worker.jobs_failed) == (1, 0)
@@ -966,8 +975,8 @@ class TestCronJobs:
                 assert not running.done(), running
                 await asyncio.sleep(0.005)
                 if worker.jobs_retried:
-                    for job_id in await counter.pool.zrange(counter.queue, 0, -1):
-                        await counter.pool.delete(f"arq:in-progress:{job_id.decode()}")
+                    for job_id in await counter.job_ids():
+                        await counter.pool.delete(f"arq:in-progress:{job_id}")
 
     @pytest.fixture(autouse=True)
     def _on(self, redis_url: str) -> None:

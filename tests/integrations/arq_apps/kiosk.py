@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from arq import Retry, cron, func
+from arq import Retry, cron
 from arq.connections import RedisSettings
 
 from spakky.tracing.context import TraceContext
