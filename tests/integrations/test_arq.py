@@ -204,6 +204,22 @@ class TestHooking:
             pipe.incr(f"{counter.queue}:health-check")
             assert await pipe.execute() == [1]
 
+    async def test_a_pool_of_the_user_s_own_class_stays_in_use(self, counter: Counter) -> None:
+        class Counting(ArqRedis):
+            count = 0
+
+            async def enqueue_job(self, *args: Any, **named: Any) -> Job | None:
+                self.count += 1
+                return await super().enqueue_job(*args, **named)
+
+        own = Counting(counter.pool.connection_pool, default_queue_name=counter.queue)
+        with TraceContext.use(TraceContext.new_root()) as context:
+            await arq.wrap(own).enqueue_job("look")
+
+        assert context is not None
+        assert own.count == 1
+        assert (await counter.raw())["headers"] == {"traceparent": context.to_traceparent()}
+
     async def test_a_wrapped_pool_stays_wrapped_where_it_is_awaited_or_entered(self, redis_url: str) -> None:
         settings = RedisSettings.from_dsn(redis_url)
         pool = arq.wrap(ArqRedis(host=str(settings.host), port=settings.port))
@@ -872,10 +888,8 @@ class TestHostileEntries:
         assert [context.parent_span_id for context in looking.contexts] == [None]
         assert (worker.jobs_complete, worker.jobs_failed) == (1, 0)
 
-    async def test_a_deserializer_that_makes_something_else_of_a_job_is_arq_s_affair(
-        self, counter: Counter
-    ) -> None:
-        """A job that is no dict but can be asked like one."""
+    async def test_a_job_may_be_whatever_arq_can_get_its_fields_from(self, counter: Counter) -> None:
+        """A deserializer of the user's own need not make a dict of it."""
         looking = Looking()
 
         class Fields:
@@ -891,7 +905,7 @@ class TestHostileEntries:
         )
 
         assert (worker.jobs_complete, worker.jobs_failed) == (1, 0)
-        assert len(looking.contexts) == 1
+        assert [context.parent_span_id for context in looking.contexts] == [SENDER.span_id]
 
 
 class TestChoosing:
@@ -1019,6 +1033,28 @@ class TestCronJobs:
 
         assert [span.kind for span in spans if span.kind == "consumer"] == []
         assert len(seen) == 1
+
+    async def test_the_result_of_a_cron_job_has_no_entry_of_ours(self, counter: Counter) -> None:
+        tick = cron(job_of(lambda _: 7), name=f"tick-{counter.queue}", run_at_startup=True, keep_result=60)
+        serialized: list[dict[str, Any]] = []
+
+        def serialize(job: dict[str, Any]) -> bytes:
+            serialized.append(job)
+            return pickle.dumps(job)
+
+        settings = counter.settings(cron_jobs=[tick], burst=False, job_serializer=serialize)
+        settings["redis_settings"] = RedisSettings.from_dsn(self.redis_url)
+        del settings["redis_pool"]
+        with hooked(settings):
+            worker = worker_of(settings)
+        running = asyncio.create_task(worker.async_run())
+        await self._work_off(counter, worker, running, 1)
+        await stop(running)
+        await worker.pool.aclose(close_connection_pool=True)
+
+        enqueued, result = serialized
+        assert list(enqueued["headers"]) == ["traceparent"]
+        assert (result["r"], "headers" in result) == (7, False)
 
     async def test_a_cron_job_that_somebody_enqueues_belongs_to_their_trace(self, counter: Counter) -> None:
         looking = Looking()

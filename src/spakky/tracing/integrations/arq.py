@@ -28,7 +28,6 @@ from __future__ import annotations
 
 import logging
 import pickle
-from collections.abc import Mapping
 from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import replace
@@ -56,7 +55,7 @@ except ModuleNotFoundError as error:
     raise_missing_extra("arq", {"arq", "wrapt"}, error)
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Generator, Iterator
+    from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping
     from datetime import datetime
     from types import TracebackType
     from typing import TypeAlias, Unpack
@@ -367,7 +366,7 @@ class _Hook:
         """Whether the worker enqueues jobs itself."""
         return bool(self._keywords.get("cron_jobs"))
 
-    def is_cron(self, function: object) -> bool:
+    def is_cron(self, function: str) -> bool:
         """Tell whether the worker itself enqueues *function*, each time that it is due."""
         return any(each.name == function for each in self._keywords.get("cron_jobs") or ())
 
@@ -448,9 +447,10 @@ class _JobSerializer(_Part):
         return _serialized(job, self._headers_for(job), original)
 
     def _headers_for(self, job: Mapping[str, Any]) -> Mapping[str, Any] | None:
-        if _HEADERS in job or _is_result(job) or not self._hook.is_cron(job.get("f")):
+        is_result = "s" in job
+        if is_result or _HEADERS in job or not self._hook.is_cron(job["f"]):
             return None
-        return self._hook.headers_of_a_tick(str(job.get("f")))
+        return self._hook.headers_of_a_tick(job["f"])
 
 
 class _JobDeserializer(_Part):
@@ -459,18 +459,16 @@ class _JobDeserializer(_Part):
     def __call__(self, data: bytes) -> dict[str, Any]:
         original: Deserializer = self.original or pickle.loads
         job = original(data)
-        if not _is_result(job):
-            _arrived.set(_Arrived(str(_field(job, "f")), _field(job, _HEADERS)))
+        function = _field(job, "f")
+        _arrived.set(_Arrived(function if isinstance(function, str) else "", _field(job, _HEADERS)))
         return job
 
 
-def _is_result(job: object) -> bool:
-    return _field(job, "s") is not None
-
-
-def _field(job: object, name: str) -> object:
-    """Return a field of what a deserializer made of a job, `None` if there is none."""
-    return job.get(name) if isinstance(job, Mapping) else None
+def _field(job: Any, name: str) -> object:
+    """Return a field of what a deserializer has made of a job, `None` if there is none."""
+    with suppress(Exception):  # it may be anything that arq gets its own fields from
+        return job[name]
+    return None
 
 
 class _OnStartup(_Part):
