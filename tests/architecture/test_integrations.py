@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import types
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -33,6 +34,8 @@ CONTRACTS = {
     "VerbsReceivingContract",
 }
 FRAMEWORKS = {"celery"}  # they call the user's code, by hooks of their own
+QUEUES = {"arq"}  # with an object to wrap that sends, and settings to hook of what runs jobs
+CLASSES = {"rq"}  # they take the class of what they make
 MIDDLEWARE = {"asgi", "dramatiq", "faststream", "taskiq"}
 WITHOUT_EXTRA = {"asgi"}
 
@@ -52,16 +55,23 @@ VERBS = {
     "install": {"Options"},
     "uninstall": set[str](),
     "TraceMiddleware": {"ReceiveOptions", "Options"},
+    "TraceJob": {"ReceiveOptions"},
+    "TraceQueue": {"SendOptions"},
 }
+INHERITED = {"TraceJob", "TraceQueue"}  # options are those of a class of one's own
+OF_FEW = {"install", "uninstall", "call_headers", "TraceMiddleware", "TraceJob", "TraceQueue"}
 OFFERED = {
-    **{name: VERBS.keys() - {"install", "uninstall", "call_headers", "TraceMiddleware"} for name in CLIENTS},
+    **{name: VERBS.keys() - OF_FEW for name in CLIENTS},
     "celery": {"install", "uninstall", "headers", "call_headers", "context_from"},
+    "arq": {"wrap", "unwrap", "install", "uninstall", "context_from"},
+    "rq": {"TraceJob", "TraceQueue", "headers", "context_from"},
     **{name: {"TraceMiddleware", "context_from"} for name in MIDDLEWARE},
     "faststream": {"TraceMiddleware", "context_from", "process"},  # it has messages to pull as well
 }
 
 # What a verb looks at before its options, made without a broker.
 SUITABLE = {
+    ("arq", "wrap"): "arq.ArqRedis",
     ("aiokafka", "wrap"): "aiokafka.AIOKafkaProducer",
     ("confluent_kafka", "wrap"): "confluent_kafka.Producer",
     ("kafka_python", "wrap"): "kafka.KafkaProducer",
@@ -78,6 +88,22 @@ def verb(name: str, function: str) -> Callable[..., Any]:
     return found
 
 
+def taker_of_options(name: str, function: str) -> Callable[..., Any]:
+    """Return what takes the options of a verb: a class to inherit from takes them as keywords of a class."""
+    made = verb(name, function)
+    if inspect.isclass(made):
+        return made.__init_subclass__ if "__init_subclass__" in vars(made) else made.__init__
+    return made
+
+
+def give_options(name: str, function: str, *positional: object, **options: object) -> None:
+    made = verb(name, function)
+    if function in INHERITED:
+        types.new_class("Own", (made,), options)
+    else:
+        made(*positional, **options)
+
+
 def every_verb() -> list[Any]:
     return [
         pytest.param(name, function, id=f"{name}.{function}")
@@ -87,7 +113,7 @@ def every_verb() -> list[Any]:
 
 
 def test_every_integration_is_of_a_known_kind() -> None:
-    assert set(INTEGRATIONS) == CLIENTS | FRAMEWORKS | MIDDLEWARE
+    assert set(INTEGRATIONS) == CLIENTS | FRAMEWORKS | QUEUES | CLASSES | MIDDLEWARE
 
 
 @every_integration
@@ -99,7 +125,7 @@ def test_an_integration_offers_the_verbs_of_its_kind_and_no_others(name: str) ->
 
 @pytest.mark.parametrize(("name", "function"), every_verb())
 def test_a_verb_takes_the_same_options_everywhere(name: str, function: str) -> None:
-    signature = inspect.signature(verb(name, function))
+    signature = inspect.signature(taker_of_options(name, function))
     options = [each for each in signature.parameters.values() if each.kind is each.VAR_KEYWORD]
 
     taken = {str(each.annotation).removeprefix("Unpack[").removesuffix("]") for each in options}
@@ -110,14 +136,17 @@ def test_a_verb_takes_the_same_options_everywhere(name: str, function: str) -> N
 @pytest.mark.parametrize(("name", "function"), [case for case in every_verb() if VERBS[case.values[1]]])
 def test_a_verb_refuses_an_option_that_is_not_known(name: str, function: str) -> None:
     free = {"configure", "headers", "call_headers", "consumer", "batch_consumer"}
-    positional = [] if function in free or (name, function) in BARE else [_suitable(name, function)]
+    bare = function in free or (name, function) in BARE or function in INHERITED
+    positional = [] if bare else [_suitable(name, function)]
 
     with pytest.raises(WrongUseError, match=r"^there is no option 'relations' here; the options are "):
-        verb(name, function)(*positional, relations="child")
+        give_options(name, function, *positional, relations="child")
 
 
 def _suitable(name: str, function: str) -> Any:
     """Return something that a verb takes, as far as it looks at it before the options."""
+    if (name, function) == ("arq", "install"):
+        return {}
     if (name, function) == ("celery", "install"):
         celery = importlib.import_module("celery")
         return celery.Celery(set_as_current=False)
@@ -154,7 +183,7 @@ def test_a_verb_refuses_what_is_of_the_wrong_kind_in_one_sentence(
 @pytest.mark.parametrize(("name", "function"), every_verb())
 def test_a_verb_says_what_it_takes_and_what_it_refuses(name: str, function: str) -> None:
     made = verb(name, function)
-    documented = made.__init__ if inspect.isclass(made) else made
+    documented = taker_of_options(name, function)
     text = inspect.getdoc(made) or ""
 
     assert text.splitlines()[0].endswith(".")

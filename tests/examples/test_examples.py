@@ -65,8 +65,17 @@ def test_a_task_runs_in_the_trace_in_which_it_was_started(redis_url: str) -> Non
 def test_an_actor_runs_in_the_trace_in_which_its_message_was_sent(redis_url: str) -> None:
     assert_one_trace(output_of("dramatiq_example", REDIS_URL=redis_url))
 
+
 def test_a_job_runs_in_the_trace_in_which_it_was_enqueued(redis_url: str) -> None:
     assert_one_trace(output_of("rq_example", REDIS_URL=redis_url))
+
+
+def test_a_taskiq_task_runs_in_the_trace_in_which_it_was_sent(redis_url: str) -> None:
+    assert_one_trace(output_of("taskiq_example", REDIS_URL=redis_url))
+
+
+def test_an_arq_job_runs_in_the_trace_in_which_it_was_enqueued(redis_url: str) -> None:
+    assert_one_trace(output_of("arq_example", REDIS_URL=redis_url))
 
 
 def test_a_request_is_served_in_the_trace_of_its_client() -> None:
