@@ -978,6 +978,8 @@ class TestCronJobs:
         assert ambient is not None
         assert ambient.trace_id not in {span.trace_id for span in recorder.spans}
         assert {tick.next_run for tick in ticks} == {None}
+        sends = [span for span in recorder.spans if span.kind == "producer"]
+        assert {span.is_scheduled for span in sends} <= {pool == "its own"}  # others send it for the worker
         return list(recorder.spans)
 
     async def _work_off(

@@ -1014,7 +1014,7 @@ class TestSchedules:
 
         assert context is not None
         assert len({span.trace_id for span in recorder.spans} | {context.trace_id}) == 4
-        assert {span.parent_span_id for span in recorder.spans} == {None}
+        assert {(span.parent_span_id, span.is_scheduled) for span in recorder.spans} == {(None, True)}
         assert [message["labels"].keys() for message in messages] == [{"schedule_id", "traceparent"}] * 3
         assert "traceparent" not in task.labels
 

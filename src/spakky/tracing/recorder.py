@@ -61,7 +61,7 @@ class Span:
         is_redelivered: Whether the broker handed it out again; `None` if it does not say.
         queue_time_nano: How long the message was on its way, in nanoseconds, from its own timestamp to the
             start of its processing; 0 if the clocks disagree, `None` if it has no timestamp.
-        is_scheduled: Whether a clock started it, such as Celery's beat.
+        is_scheduled: Whether it is known that a clock started it, such as Celery's beat.
     """
 
     name: str

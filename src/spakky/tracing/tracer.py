@@ -38,7 +38,7 @@ class Operation:
         is_redelivered: Whether the broker hands it out again; `None` if it does not say.
         sent_unix_nano: The message's own timestamp, in nanoseconds since 1970 (UTC), as exact as the broker
             has it; `None` if there is none.
-        is_scheduled: Whether a clock started it, such as Celery's beat.
+        is_scheduled: Whether it is known that a clock started it, such as Celery's beat.
     """
 
     name: str

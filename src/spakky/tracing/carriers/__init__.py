@@ -35,7 +35,7 @@ class Delivery(NamedTuple):
         retry_count: How often it was sent on after a failed attempt, by its own header.
         follows_failure: Whether it was sent on or dead-lettered after a failed attempt: its processing links
             to what its headers name.
-        is_scheduled: Whether a clock sent it, such as Celery's beat.
+        is_scheduled: Whether it says that a clock sent it, such as Celery's beat.
     """
 
     attempt: int | None = None

@@ -356,8 +356,9 @@ class _Hook:
     def headers_of_a_tick(self, function: str) -> dict[str, Any] | None:
         """Return headers for a cron job that the worker enqueues, `None` if that is switched off."""
         queue = self._keywords.get("queue_name") or default_queue_name
-        with TraceContext.use(None):  # what is current is from when the worker was started
-            publishing = self._sender.publish(None, queue, names=(function, queue), name=f"send {function}")
+        publishing = self._sender.publish(
+            None, queue, names=(function, queue), name=f"send {function}", is_scheduled=True
+        )
         publishing.end()
         return publishing.headers
 

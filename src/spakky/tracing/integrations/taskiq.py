@@ -96,7 +96,7 @@ _CLIENT: Final[Client[TaskiqMessage, dict[str, Any]]] = Client(
     destination=_destination,
     name=lambda message: f"run {message.task_name}",
     names=_names,
-    delivery=lambda message: Delivery(attempt=_attempt(message)),
+    delivery=lambda message: Delivery(attempt=_attempt(message), is_scheduled=_SCHEDULE in message.labels),
 )
 _VERBS: Final = Verbs(_CLIENT)
 
@@ -188,10 +188,14 @@ class _Hook:
 
     def publish(self, message: TaskiqMessage) -> Publishing[dict[str, Any]]:
         """Return the sending of *message*."""
-        names = _names(message)
-        with TraceContext.use(None) if _SCHEDULE in message.labels else nullcontext():
+        names, is_scheduled = _names(message), _SCHEDULE in message.labels
+        with TraceContext.use(None) if is_scheduled else nullcontext():
             return self._sender.publish(
-                message.labels, names[-1], names=names, name=f"send {message.task_name}"
+                message.labels,
+                names[-1],
+                names=names,
+                name=f"send {message.task_name}",
+                is_scheduled=is_scheduled and self.sender_of(message) is None,
             )
 
     def receiver(self, message: TaskiqMessage) -> Receiver[TaskiqMessage]:
