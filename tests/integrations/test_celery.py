@@ -1,4 +1,4 @@
-"""Celery on real brokers, with real workers: in threads of this process, and in processes of their own.
+"""Celery on real brokers, with real workers in threads of this process.
 
 Signals are global to a process, so messages that must not meet a hook are published by the bare client, and
 an app is hooked only while a test needs it.
@@ -7,7 +7,6 @@ an app is hooked only while a test needs it.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import json
 import logging
@@ -15,22 +14,19 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
 from contextvars import copy_context
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import uuid4
 
 import pytest
-from celery import Celery, Task, chain, current_app, group, shared_task, signals
+from celery import Celery, Task, current_app, group, shared_task, signals
 from celery.exceptions import Ignore, Reject
 from kombu.entity import Queue
 from kombu.exceptions import EncodeError, OperationalError
 
-from brokers.guarded import Guarded
 from brokers.ports import free_port
-from contract.contexts import STALE, TRACEPARENT, full_context
+from contract.contexts import STALE, TRACEPARENT
 from contract.receiving import SENDER, HandlerError, ReceivingContract
 from contract.sending import SendingContract, Wire
 from integrations.celery_office import (
@@ -49,12 +45,13 @@ from spakky.tracing.boundaries.publish import Publishing
 from spakky.tracing.context import TraceContext
 from spakky.tracing.error import WrongUseError
 from spakky.tracing.integrations import celery
-from spakky.tracing.recorder import JsonLinesRecorder, MemoryRecorder, read_spans
+from spakky.tracing.recorder import MemoryRecorder, read_spans
 from spakky.tracing.switch import switch
 from spakky.tracing.w3c_propagator import W3CTracePropagator
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from spakky.tracing.recorder import Span
     from spakky.tracing.tracer import Operation
@@ -1126,177 +1123,3 @@ class TestInProcess:
 
         assert len(set(seen)) == 1
         assert TraceContext.get() is None
-
-
-class Branch:
-    """A worker in processes of its own, and an app in this process that sends it tasks."""
-
-    def __init__(self, broker: str, pool: str, folder: Path) -> None:
-        self.pool = pool
-        self.record = folder / "spans.jsonl"
-        self._notes = folder / "notes.jsonl"
-        self._name = self.queue = f"shop-{uuid4().hex}"
-        self._broker = broker
-        self.app = new_app(broker, Queue(self._name, auto_delete=True))
-        self.worker: Guarded | None = None
-
-    @contextlib.contextmanager
-    def open(self) -> Iterator[Branch]:
-        with Guarded() as guarded:
-            self.worker = guarded
-            guarded.start("worker", self._command(), self._environment())
-            yield self
-            log = guarded.log("worker")
-        self.app.close()
-        assert "Signal handler" not in log
-        assert self._processes() == []
-
-    def send(self, task: str, *args: object, **options: Any) -> tuple[str, TraceContext]:
-        """Send a task in a trace of its own; return its id and the trace."""
-        recorder = JsonLinesRecorder(self.record, process="sender")
-        with hooked(self.app, tracer=recorder), TraceContext.use(TraceContext.new_root()) as context:
-            result = self.app.send_task(f"shop.{task}", args, **options)
-        recorder.close()
-        assert context is not None
-        return result.id, context
-
-    def notes(self, task_id: str, count: int = 1) -> list[dict[str, Any]]:
-        """Return what a task has noted in each attempt."""
-        return self._wait(lambda: [note for note in self._read_notes() if note["id"] == task_id], count)
-
-    def spans(self, trace: TraceContext, count: int) -> list[Span]:
-        """Return the recorded spans of a trace, of all processes."""
-        return self._wait(lambda: [s for s in read_spans(self.record) if s.trace_id == trace.trace_id], count)
-
-    def _wait(self, look: Callable[[], list[Any]], count: int) -> list[Any]:
-        assert self.worker is not None
-        deadline = time.monotonic() + 2 * PATIENCE
-        while len(found := look()) < count:
-            assert time.monotonic() < deadline, self.worker.excuse("worker") or self.worker.log("worker")
-            time.sleep(0.02)
-        return found
-
-    def _read_notes(self) -> list[dict[str, Any]]:
-        lines = self._notes.read_text().splitlines() if self._notes.exists() else []
-        return [json.loads(line) for line in lines]
-
-    def _command(self) -> list[str]:
-        apps = Path(__file__).parent / "celery_apps"
-        return [
-            *(sys.executable, "-m", "celery", "--workdir", str(apps), "--app", "shop", "worker"),
-            *("--hostname", self._name, "--pool", self.pool, "--concurrency", "4", "--loglevel", "INFO"),
-            *("--without-gossip", "--without-mingle", "--without-heartbeat"),
-        ]
-
-    def _environment(self) -> dict[str, str]:
-        return {
-            **os.environ,
-            "SHOP_BROKER": self._broker,
-            "SHOP_QUEUE": self._name,
-            "SHOP_NOTES": str(self._notes),
-            "SPAKKY_TRACING_RECORD": str(self.record),
-        }
-
-    def _processes(self) -> list[str]:
-        """Return the command lines of our processes that are still there."""
-        lines = []
-        for process in Path("/proc").glob("[0-9]*"):
-            with contextlib.suppress(OSError):
-                lines.append((process / "cmdline").read_text().replace("\0", " "))
-        return [line for line in lines if self._name in line]
-
-
-@pytest.fixture(
-    scope="module",
-    params=[("prefork", "amqp_url"), ("prefork", "redis_url"), ("threads", "amqp_url")],
-    ids=lambda param: f"{param[0]} on {param[1][:-4]}",
-)
-def branch(
-    request: pytest.FixtureRequest, amqp_url: str, redis_url: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Branch]:
-    pool, broker = request.param
-    url = {"amqp_url": amqp_url, "redis_url": redis_url}[broker]
-    with Branch(url, pool, tmp_path_factory.mktemp("branch")).open() as branch:
-        yield branch
-
-
-class TestWorkerProcesses:
-    def test_a_task_runs_in_the_trace_of_its_sender(self, branch: Branch) -> None:
-        task_id, trace = branch.send("look")
-
-        (note,) = branch.notes(task_id)
-        send, run = sorted(branch.spans(trace, 2), key=lambda span: span.kind, reverse=True)
-        assert (send.kind, send.parent_span_id, send.outcome) == ("producer", trace.span_id, "ok")
-        assert (run.kind, run.parent_span_id, run.outcome) == ("consumer", send.span_id, "ok")
-        assert (run.name, run.attempt) == ("run shop.look", 1)
-        assert (note["trace_id"], note["span_id"]) == (trace.trace_id, run.span_id)
-        assert send.process_id == os.getpid() != run.process_id == note["pid"]
-
-    @pytest.mark.parametrize(("task", "count"), [("fails_once", 2), ("retries_twice", 3)])
-    def test_a_task_that_is_retried_stays_in_its_trace(self, branch: Branch, task: str, count: int) -> None:
-        task_id, trace = branch.send(task)
-
-        notes = branch.notes(task_id, count)
-        send, *runs = sorted(branch.spans(trace, 1 + count), key=lambda span: span.start_unix_nano)
-        assert [note["parent_span_id"] for note in notes] == [send.span_id] * count
-        assert [note["span_id"] for note in notes] == [span.span_id for span in runs]
-        assert [span.attempt for span in runs] == list(range(1, count + 1))
-        assert [span.outcome for span in runs] == ["retry"] * (count - 1) + ["ok"]
-        assert [span.error for span in runs] == ["shop.ShelfError"] * (count - 1) + [None]
-
-    def test_a_task_that_starts_another_is_its_parent(self, branch: Branch) -> None:
-        second_id = uuid4().hex
-        first_id, trace = branch.send("starts_another", second_id)
-
-        (first,), (second,) = branch.notes(first_id), branch.notes(second_id)
-        spans = {span.span_id: span for span in branch.spans(trace, 4)}
-        send = spans[second["parent_span_id"]]
-        assert (send.kind, send.parent_span_id) == ("producer", first["span_id"])
-        assert {first["trace_id"], second["trace_id"]} == {trace.trace_id}
-
-    def test_the_steps_of_a_chain_follow_each_other(self, branch: Branch) -> None:
-        steps = [
-            branch.app.signature("shop.look", immutable=True, task_id=uuid4().hex, queue=branch.queue)
-            for _ in range(3)
-        ]
-        with hooked(branch.app), TraceContext.use(TraceContext.new_root()) as trace:
-            chain(*steps, app=branch.app).apply_async()
-
-        assert trace is not None
-        notes = [branch.notes(step.id)[0] for step in steps]
-        spans = {span.span_id: span for span in branch.spans(trace, 5)}
-        senders = [spans[note["parent_span_id"]].parent_span_id for note in notes[1:]]
-        assert notes[0]["parent_span_id"] == trace.span_id
-        assert senders == [note["span_id"] for note in notes[:2]]
-
-    def test_a_task_that_fails_is_recorded_with_its_error(self, branch: Branch) -> None:
-        task_id, trace = branch.send("fails")
-
-        (note,) = branch.notes(task_id)
-        run = next(span for span in branch.spans(trace, 2) if span.kind == "consumer")
-        assert (run.outcome, run.error, run.span_id) == ("error", "shop.ShelfError", note["span_id"])
-
-    def test_tasks_at_once_keep_to_their_traces(self, branch: Branch) -> None:
-        sent = [branch.send("look", 0.05) for _ in range(20)]
-
-        notes = [branch.notes(task_id)[0] for task_id, _ in sent]
-        assert [note["trace_id"] for note in notes] == [trace.trace_id for _, trace in sent]
-        assert len({note["span_id"] for note in notes}) == 20
-        assert len({note["pid"] for note in notes}) == (4 if branch.pool == "prefork" else 1)
-        for _, trace in sent:
-            assert {span.outcome for span in branch.spans(trace, 2)} == {"ok"}
-
-    def test_messages_without_context_start_traces_whose_ids_differ_between_the_processes(
-        self, branch: Branch
-    ) -> None:
-        task_ids = [branch.app.send_task("shop.look", (0.05,)).id for _ in range(12)]
-
-        notes = [branch.notes(task_id)[0] for task_id in task_ids]
-        assert {note["parent_span_id"] for note in notes} == {None}
-        assert len({note["trace_id"] for note in notes}) == 12
-
-    def test_baggage_reaches_the_task(self, branch: Branch) -> None:
-        with hooked(branch.app), TraceContext.use(full_context()):
-            task_id = branch.app.send_task("shop.look").id
-
-        assert branch.notes(task_id)[0]["baggage"] == {"tenant": "acme"}

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 NOTES = Path(os.environ["SHOP_NOTES"])
 
-app = Celery("shop", broker=os.environ["SHOP_BROKER"])
+app = Celery("shop", broker=os.environ["SHOP_BROKER"], backend=os.environ["SHOP_RESULTS"])
 app.conf.update(
     task_queues=[Queue(os.environ["SHOP_QUEUE"], auto_delete=True)],
     task_default_queue=os.environ["SHOP_QUEUE"],
@@ -28,6 +28,7 @@ app.conf.update(
     worker_prefetch_multiplier=1,
     broker_connection_retry_on_startup=True,
 )
+app.conf.update(json.loads(os.environ["SHOP_SETTINGS"]))
 celery.install(app)
 
 
