@@ -1,0 +1,146 @@
+"""A branch whose worker also has the tasks of `celery_apps/kitchen.py`, for whole canvases of tasks."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+from typing import TYPE_CHECKING, Any, Final
+from uuid import uuid4
+
+from redis import Redis
+
+from integrations.celery_branch import Branch, Kind, Urls
+from integrations.celery_office import hooked
+from spakky.tracing.context import TraceContext
+from spakky.tracing.recorder import JsonLinesRecorder
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from celery import Celery
+    from celery.canvas import Signature
+
+    from spakky.tracing.recorder import Span
+
+Note = dict[str, Any]
+
+_SETTINGS: Final = {
+    "include": ["kitchen"],
+    "task_ignore_result": False,
+    "result_chord_retry_interval": 0.05,
+    "worker_hijack_root_logger": True,
+}
+
+
+class Kitchen:
+    """A worker, and what it takes to order whole canvases and to see who called whom.
+
+    Attributes:
+        branch: The worker, and an app that sends it tasks.
+        app: That app.
+    """
+
+    def __init__(self, branch: Branch, folder: Path | None) -> None:
+        self.branch = branch
+        self.app = branch.app
+        self._folder = folder
+
+    @property
+    def keeps_files(self) -> bool:
+        """Whether its result backend cannot count, so that a task asks it whether a header is done."""
+        return self._folder is not None
+
+    def dish(
+        self, task: str = "cook", *args: object, kwargs: Mapping[str, Any] | None = None, **options: Any
+    ) -> Signature:
+        """Return the signature of a task of the kitchen, with an id of its own."""
+        signature: Signature = self.app.signature(
+            f"kitchen.{task}",
+            args,
+            kwargs,
+            options={"task_id": uuid4().hex, "queue": self.branch.queue, **options},
+        )
+        return signature
+
+    def plain(self, task: str = "cook", *args: object, **options: Any) -> Signature:
+        """Return a `dish` that takes nothing from the task before it."""
+        return self.dish(task, *args, **options).set(immutable=True)
+
+    def order(self, canvas: Any, hook: Mapping[str, Any] | None = None, **options: Any) -> TraceContext:
+        """Send a canvas in a trace of its own, and return that."""
+        recorder = JsonLinesRecorder(self.branch.record, process="guest")
+        with (
+            hooked(self.app, tracer=recorder, **(hook or {})),
+            TraceContext.use(TraceContext.new_root()) as trace,
+        ):
+            canvas.apply_async(**options)
+        recorder.close()
+        assert trace is not None
+        return trace
+
+    def note(self, task: Signature | str, attempt: int = 1) -> Note:
+        """Return what a task has noted in one of its attempts."""
+        task_id: str = task if isinstance(task, str) else task.options["task_id"]
+        return self.branch.notes(task_id, attempt)[attempt - 1]
+
+    def notes(self, tasks: Sequence[Signature | str]) -> list[Note]:
+        """Return what some tasks have noted in their first attempts."""
+        return [self.note(task) for task in tasks]
+
+    def span(self, span_id: str) -> Span:
+        """Return a recorded span."""
+        (span,) = self.branch.wait(lambda: [s for s in self.branch.all_spans() if s.span_id == span_id])
+        return span
+
+    def run(self, note: Note) -> Span:
+        """Return the recorded run that wrote a *note*."""
+        return self.span(note["span_id"])
+
+    def caller(self, note: Note) -> str | None:
+        """Return the span that called the task which wrote a *note*: what is above its recorded sending."""
+        send = self.span(note["parent_span_id"])
+        assert send.kind == "producer"
+        return send.parent_span_id
+
+    def links(self, note: Note) -> list[str]:
+        """Return the spans that the run which wrote a *note* links to, sorted."""
+        return sorted(link.span_id for link in self.run(note).links)
+
+    def left_behind(self, header_note: Note) -> list[str]:
+        """Return what is ours in the result backend, of the group of a chord's header task."""
+        group_id = header_note["group"]
+        if self._folder is not None:
+            names = [path.name for path in self._folder.iterdir() if group_id in path.name]
+        else:
+            with Redis.from_url(self.app.conf.result_backend) as redis:
+                names = [key.decode() for key in redis.scan_iter(f"*{group_id}*", count=10_000)]
+        return [name for name in names if "spakky" in name]
+
+
+@contextlib.contextmanager
+def open_kitchen(kind: Kind, urls: Urls, folder: Path, *, keeps_files: bool = False) -> Iterator[Kitchen]:
+    """Start a worker; its results are kept in Redis, or else in files, which cannot count."""
+    results, settings = None, dict[str, Any](_SETTINGS)
+    if keeps_files:
+        results = folder / "results"
+        results.mkdir()
+        settings["result_backend"] = results.as_uri()
+    with Branch(kind, urls, folder, settings=settings).open() as branch:
+        branch.app.conf.update(task_ignore_result=False)
+        if results is not None:
+            branch.app.conf.update(result_backend=results.as_uri())
+        try:
+            yield Kitchen(branch, results)
+        finally:
+            _close_results(branch.app)
+
+
+def _close_results(app: Celery) -> None:
+    """Close the connections of a Redis backend, which closing its app leaves open, and results use at their end."""
+    gc.collect()
+    backend: Any = app.backend
+    if results := getattr(backend, "result_consumer", None):
+        results.stop()
+        backend.client.close()
+        backend.client.connection_pool.disconnect()

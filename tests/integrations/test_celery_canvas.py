@@ -1,0 +1,333 @@
+"""Celery's canvas on real workers: who is whose parent, and what links to what."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import pytest
+from celery import chain, chord, group
+from celery.canvas import chunks, xmap, xstarmap
+
+from integrations.celery_branch import Kind, Urls
+from integrations.celery_kitchen import open_kitchen
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from integrations.celery_kitchen import Kitchen, Note
+
+
+@pytest.fixture(scope="module")
+def urls(amqp_url: str, redis_url: str) -> Urls:
+    return Urls(amqp_url, redis_url)
+
+
+@pytest.fixture(scope="module")
+def prefork(urls: Urls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kitchen]:
+    with open_kitchen(Kind("prefork", "amqp"), urls, tmp_path_factory.mktemp("prefork")) as kitchen:
+        yield kitchen
+
+
+@pytest.fixture(scope="module")
+def threads(urls: Urls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kitchen]:
+    with open_kitchen(Kind("threads", "redis"), urls, tmp_path_factory.mktemp("threads")) as kitchen:
+        yield kitchen
+
+
+@pytest.fixture(scope="module")
+def gevent(urls: Urls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kitchen]:
+    with open_kitchen(Kind("gevent", "amqp"), urls, tmp_path_factory.mktemp("gevent")) as kitchen:
+        yield kitchen
+
+
+@pytest.fixture(scope="module")
+def files(urls: Urls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kitchen]:
+    """A kitchen whose result backend cannot count: a task asks it again and again whether a header is done."""
+    folder = tmp_path_factory.mktemp("files")
+    with open_kitchen(Kind("threads", "redis"), urls, folder, keeps_files=True) as kitchen:
+        yield kitchen
+
+
+@pytest.fixture(params=["prefork", "threads", "gevent"])
+def kitchen(request: pytest.FixtureRequest) -> Kitchen:
+    kitchen: Kitchen = request.getfixturevalue(request.param)
+    return kitchen
+
+
+@pytest.fixture(params=["prefork", "threads", "gevent", "files"])
+def any_kitchen(request: pytest.FixtureRequest) -> Kitchen:
+    kitchen: Kitchen = request.getfixturevalue(request.param)
+    return kitchen
+
+
+def ids(notes: list[Note]) -> list[str]:
+    """Return the ids of the runs that wrote *notes*, sorted as links are."""
+    return sorted(note["span_id"] for note in notes)
+
+
+class TestChains:
+    def test_each_step_is_a_child_of_the_step_before_it(self, kitchen: Kitchen) -> None:
+        """C-12: the sender's child is the first step only."""
+        steps = [kitchen.dish() for _ in range(3)]
+
+        trace = kitchen.order(chain(*steps))
+
+        notes = kitchen.notes(steps)
+        assert [kitchen.caller(note) for note in notes] == [trace.span_id, *(n["span_id"] for n in notes[:-1])]
+        assert {note["trace_id"] for note in notes} == {trace.trace_id}
+
+    def test_a_step_after_a_retried_one_is_a_child_of_its_last_attempt(self, kitchen: Kitchen) -> None:
+        first, second = kitchen.dish("cooks_again"), kitchen.dish()
+
+        kitchen.order(chain(first, second))
+
+        assert kitchen.caller(kitchen.note(second)) == kitchen.note(first, 2)["span_id"]
+
+    def test_a_group_in_a_chain_is_called_by_the_step_before_it(self, any_kitchen: Kitchen) -> None:
+        """C-11, C-12: with a step behind it the group is the header of a chord."""
+        kitchen = any_kitchen
+        first, middle, last = kitchen.dish(), [kitchen.dish() for _ in range(2)], kitchen.dish()
+
+        trace = kitchen.order(chain(first, group(*middle, app=kitchen.app), last))
+
+        start, *cooked, end = kitchen.notes([first, *middle, last])
+        assert kitchen.caller(start) == trace.span_id
+        assert [kitchen.caller(note) for note in cooked] == [start["span_id"]] * 2
+        assert kitchen.links(end) == ids(cooked)
+        assert end["trace_id"] == trace.trace_id
+
+
+class TestChords:
+    @pytest.mark.parametrize("size", [1, 3])
+    def test_the_body_links_to_all_header_tasks(self, any_kitchen: Kitchen, size: int) -> None:
+        """C-11: it is a child of the one that sends it."""
+        kitchen = any_kitchen
+        header, body = [kitchen.dish() for _ in range(size)], kitchen.dish()
+        canvas = chord(header, body, app=kitchen.app)
+
+        trace = kitchen.order(canvas, task_id=body.options["task_id"])
+
+        cooked, served = kitchen.notes(header), kitchen.note(body)
+        assert [kitchen.caller(note) for note in cooked] == [trace.span_id] * size
+        assert kitchen.links(served) == ids(cooked)
+        assert {note["trace_id"] for note in [*cooked, served]} == {trace.trace_id}
+        sender = kitchen.caller(served)
+        assert sender is not None
+        assert kitchen.span(sender).name == (
+            "run celery.chord_unlock" if kitchen.keeps_files else "run kitchen.cook"
+        )
+        assert kitchen.left_behind(cooked[0]) == []
+
+    def test_header_tasks_that_are_chains_are_linked_to_by_their_last_steps(self, kitchen: Kitchen) -> None:
+        """C-11: those are what the body waits for."""
+        firsts, lasts = ([kitchen.dish() for _ in range(2)] for _ in range(2))
+        body = kitchen.dish()
+        header = [chain(*steps, app=kitchen.app) for steps in zip(firsts, lasts, strict=True)]
+
+        kitchen.order(chord(header, body, app=kitchen.app))
+
+        assert kitchen.links(kitchen.note(body)) == ids(kitchen.notes(lasts))
+
+    def test_the_tasks_of_a_group_in_the_header_are_linked_to(self, kitchen: Kitchen) -> None:
+        """C-11: in a header a group is its tasks."""
+        inner, outer, body = [kitchen.dish() for _ in range(2)], kitchen.dish(), kitchen.dish()
+
+        kitchen.order(chord([group(*inner, app=kitchen.app), outer], body, app=kitchen.app))
+
+        assert kitchen.links(kitchen.note(body)) == ids(kitchen.notes([*inner, outer]))
+
+    def test_a_body_that_is_a_group_has_the_links_on_each_of_its_tasks(self, kitchen: Kitchen) -> None:
+        """C-11: each of them waits for the header."""
+        header, body = ([kitchen.dish() for _ in range(2)] for _ in range(2))
+
+        kitchen.order(chord(header, group(*body, app=kitchen.app), app=kitchen.app))
+
+        cooked = ids(kitchen.notes(header))
+        assert [kitchen.links(note) for note in kitchen.notes(body)] == [cooked, cooked]
+
+    def test_of_a_body_that_is_a_chain_the_first_step_has_the_links(self, kitchen: Kitchen) -> None:
+        """C-11: the second step waits for the first one only."""
+        header, body = ([kitchen.dish() for _ in range(2)] for _ in range(2))
+
+        kitchen.order(chord(header, chain(*body, app=kitchen.app), app=kitchen.app))
+
+        first, second = kitchen.notes(body)
+        assert kitchen.links(first) == ids(kitchen.notes(header))
+        assert kitchen.links(second) == []
+        assert kitchen.caller(second) == first["span_id"]
+
+    def test_of_a_body_that_is_a_chord_the_header_has_the_links(self, kitchen: Kitchen) -> None:
+        """C-11: its own body links to its own header."""
+        header, second = ([kitchen.dish() for _ in range(2)] for _ in range(2))
+        last = kitchen.dish()
+
+        kitchen.order(chord(header, chord(second, last, app=kitchen.app), app=kitchen.app))
+
+        cooked, then = kitchen.notes(header), kitchen.notes(second)
+        assert [kitchen.links(note) for note in then] == [ids(cooked)] * 2
+        assert kitchen.links(kitchen.note(last)) == ids(then)
+        assert kitchen.left_behind(cooked[0]) == kitchen.left_behind(then[0]) == []
+
+    def test_a_header_task_that_is_retried_is_linked_to_by_its_last_attempt(self, any_kitchen: Kitchen) -> None:
+        """C-11: the attempt that succeeded."""
+        kitchen = any_kitchen
+        header, body = [kitchen.dish(), kitchen.dish("cooks_again")], kitchen.dish()
+
+        kitchen.order(chord(header, body, app=kitchen.app))
+
+        cooked = [kitchen.note(header[0]), kitchen.note(header[1], 2)]
+        assert kitchen.links(kitchen.note(body)) == ids(cooked)
+        assert kitchen.left_behind(cooked[0]) == []
+
+    def test_a_header_task_that_replaces_itself_is_linked_to_by_its_replacement(self, kitchen: Kitchen) -> None:
+        """C-11, C-12: the replacement is a child of what it replaces."""
+        other, body = kitchen.dish(), kitchen.dish()
+        by = kitchen.app.signature("kitchen.cook", queue=kitchen.branch.queue)
+        host = kitchen.dish("is_replaced", dict(by))
+
+        kitchen.order(chord([other, host], body, app=kitchen.app))
+
+        replaced, replacement = kitchen.branch.notes(host.options["task_id"], 2)
+        assert kitchen.caller(replacement) == replaced["span_id"]
+        assert kitchen.links(kitchen.note(body)) == ids([kitchen.note(other), replacement])
+        assert kitchen.left_behind(replaced) == []
+
+    def test_a_body_that_is_retried_keeps_its_links(self, kitchen: Kitchen) -> None:
+        """C-11: in all attempts."""
+        header, body = [kitchen.dish() for _ in range(2)], kitchen.dish("cooks_again")
+
+        kitchen.order(chord(header, body, app=kitchen.app))
+
+        cooked = ids(kitchen.notes(header))
+        attempts = [kitchen.note(body, attempt) for attempt in (1, 2)]
+        assert [kitchen.links(note) for note in attempts] == [cooked, cooked]
+        assert attempts[0]["parent_span_id"] == attempts[1]["parent_span_id"]
+
+    def test_a_body_whose_relation_is_link_links_to_its_sender_too(self, kitchen: Kitchen) -> None:
+        """C-08, C-11: the header tasks besides."""
+        header, body = [kitchen.dish() for _ in range(2)], kitchen.dish("linked")
+
+        trace = kitchen.order(chord(header, body, app=kitchen.app))
+
+        cooked, served = kitchen.notes(header), kitchen.note(body)
+        (sender,) = set(kitchen.links(served)) - set(ids(cooked))
+        assert kitchen.span(sender).parent_span_id in ids(cooked)
+        assert served["trace_id"] != trace.trace_id
+        assert served["parent_span_id"] is None
+
+    def test_a_body_whose_relation_is_root_links_to_nothing(self, kitchen: Kitchen) -> None:
+        """C-08, C-11: it does not trust its senders."""
+        body = kitchen.dish("rooted")
+
+        trace = kitchen.order(chord([kitchen.dish(), kitchen.dish()], body, app=kitchen.app))
+
+        served = kitchen.note(body)
+        assert kitchen.links(served) == []
+        assert served["trace_id"] != trace.trace_id
+
+    def test_the_errback_of_a_chord_belongs_to_the_task_that_calls_it_and_links_to_the_header(
+        self, any_kitchen: Kitchen
+    ) -> None:
+        """C-11: the failed task itself is the last one here."""
+        kitchen = any_kitchen
+        errback, header = kitchen.dish(), [kitchen.dish(), kitchen.dish("burns", kwargs={"seconds": 0.2})]
+        body = kitchen.dish().on_error(errback)
+
+        kitchen.order(chord(header, body, app=kitchen.app))
+
+        cooked, burnt = kitchen.notes(header)
+        complaint = kitchen.note(errback)
+        if kitchen.keeps_files:
+            assert kitchen.span(kitchen.caller(complaint) or "").name == "run celery.chord_unlock"
+        else:
+            assert kitchen.caller(complaint) == burnt["span_id"]
+        assert kitchen.links(complaint) == ids([cooked, burnt])
+        assert kitchen.left_behind(burnt) == []
+
+    def test_no_more_than_128_are_linked_to(self, threads: Kitchen) -> None:
+        """C-11: as many as a span has room for in OpenTelemetry."""
+        kitchen = threads
+        header, body = [kitchen.dish("rinse") for _ in range(130)], kitchen.dish()
+
+        kitchen.order(chord(header, body, app=kitchen.app))
+
+        assert len(kitchen.links(kitchen.note(body))) == 128
+
+
+class TestCallbacks:
+    def test_a_callback_is_a_child_of_the_task_that_calls_it(self, kitchen: Kitchen) -> None:
+        """C-12: by `link`."""
+        first, callback = kitchen.dish(), kitchen.dish()
+
+        kitchen.order(first.on_error(kitchen.dish()), link=callback)
+
+        assert kitchen.caller(kitchen.note(callback)) == kitchen.note(first)["span_id"]
+
+    def test_an_errback_is_a_child_of_the_task_that_fails(self, kitchen: Kitchen) -> None:
+        """C-12: by `link_error`."""
+        burns, errback = kitchen.dish("burns"), kitchen.dish()
+
+        trace = kitchen.order(burns.on_error(errback))
+
+        complaint = kitchen.note(errback)
+        assert kitchen.caller(complaint) == kitchen.note(burns)["span_id"]
+        assert complaint["trace_id"] == trace.trace_id
+
+    def test_an_errback_that_is_called_in_place_runs_in_the_task_that_fails(self, kitchen: Kitchen) -> None:
+        """C-12: Celery sends no message for what takes the request."""
+        burns = kitchen.dish("burns")
+        key = f"in place of {burns.options['task_id']}"
+
+        kitchen.order(burns.on_error(kitchen.app.signature("kitchen.complain_in_place", kwargs={"key": key})))
+
+        assert kitchen.note(key)["span_id"] == kitchen.note(burns)["span_id"]
+
+    def test_an_errback_of_a_chain_is_a_child_of_the_step_that_fails(self, kitchen: Kitchen) -> None:
+        """C-12: also of a later one."""
+        steps, errback = [kitchen.dish(), kitchen.dish("burns"), kitchen.dish()], kitchen.dish()
+
+        kitchen.order(chain(*steps, app=kitchen.app), link_error=errback)
+
+        assert kitchen.caller(kitchen.note(errback)) == kitchen.note(steps[1])["span_id"]
+
+    def test_a_replacement_is_a_child_of_what_it_replaces_and_keeps_what_follows(self, kitchen: Kitchen) -> None:
+        """C-12: the next step of the chain is a child of the replacement."""
+        by, last = kitchen.app.signature("kitchen.cook", queue=kitchen.branch.queue), kitchen.dish()
+        host = kitchen.dish("is_replaced", dict(by))
+
+        kitchen.order(chain(host, last))
+
+        replaced, replacement = kitchen.branch.notes(host.options["task_id"], 2)
+        assert kitchen.caller(replacement) == replaced["span_id"]
+        assert kitchen.caller(kitchen.note(last)) == replacement["span_id"]
+
+    @pytest.mark.parametrize("many", ["map", "starmap", "chunks"])
+    def test_many_items_in_one_task_are_part_of_its_run(self, threads: Kitchen, many: str) -> None:
+        kitchen = threads
+        keys = [f"{many} {number} {uuid4().hex}" for number in range(4)]
+        taste = kitchen.app.signature("kitchen.taste")
+        canvas: Any = {
+            "map": xmap(taste, keys, app=kitchen.app),
+            "starmap": xstarmap(taste, [(key,) for key in keys], app=kitchen.app),
+            "chunks": chunks(taste, [(key,) for key in keys], 2, app=kitchen.app).group(),
+        }[many]
+
+        trace = kitchen.order(canvas, queue=kitchen.branch.queue)
+
+        notes = kitchen.notes(keys)
+        runs = 2 if many == "chunks" else 1
+        assert len({note["span_id"] for note in notes}) == runs
+        assert {note["trace_id"] for note in notes} == {trace.trace_id}
+        assert {kitchen.caller(note) for note in notes} == {trace.span_id}
+
+    def test_stamps_and_the_context_travel_side_by_side(self, kitchen: Kitchen) -> None:
+        steps = [kitchen.dish(), kitchen.dish()]
+        canvas = chain(*steps, app=kitchen.app)
+        canvas.stamp(table="7")
+
+        kitchen.order(canvas)
+
+        first, second = kitchen.notes(steps)
+        assert kitchen.caller(second) == first["span_id"]
+        assert first["stamps"] == second["stamps"] == {"table": "7"}
