@@ -3,6 +3,7 @@
 The tasks of a chord's header run anywhere, and any of them may be the one that sends the body. So each
 leaves its context in the result backend, which a chord needs anyway, next to Celery's own keys of the group;
 who sends the body collects them and writes them into its message. Only what is recorded can be linked to.
+Where the header fails, it is the errbacks of the body that wait for all of it, so they have the links.
 """
 
 from __future__ import annotations
@@ -42,10 +43,10 @@ def remember(task: Task, context: TraceContext) -> None:
         _logger.debug("a chord's body will not link to task %s", request.id, exc_info=True)
 
 
-def links_from(task: Task) -> str:
-    """Return the links of the chord's body that a running *task* sends, as a header; empty for none."""
+def links_from(task: Task, request: Context) -> str:
+    """Return the links of the chord's body that the run *request* of *task* sends; empty for none."""
     try:
-        return ",".join(_collect(task))
+        return ",".join(_collect(task.backend, request))
     except Exception:  # likewise
         _logger.debug("a chord's body has no links", exc_info=True)
         return ""
@@ -89,17 +90,16 @@ def _mapping(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
-def _collect(task: Task) -> list[str]:
+def _collect(backend: object, request: Context) -> list[str]:
     """Take what the header tasks have left out of the backend."""
-    backend = task.backend
     if not isinstance(backend, BaseKeyValueStoreBackend):
         return []
-    group_id, size = _group_of(task.request)
+    group_id, size = _group_of(request)
     keys = [_key(backend, group_id, index) for index in range(min(size, _MOST))]
-    left = [backend.get(key) for key in keys]
-    for key in keys:
+    left = {key: value for key in keys if (value := backend.get(key))}
+    for key in left:  # some stores refuse to delete what is not there
         backend.delete(key)
-    return [value.decode() if isinstance(value, bytes) else str(value) for value in left if value]
+    return [value.decode() if isinstance(value, bytes) else str(value) for value in left.values()]
 
 
 def _group_of(request: Context) -> tuple[Any, int]:
