@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
+from celery.backends.redis import RedisBackend
 from redis import Redis
 
 from integrations.celery_branch import Branch, Kind, Urls
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from celery import Celery
     from celery.canvas import Signature
 
     from spakky.tracing.recorder import Span
@@ -33,6 +32,16 @@ _SETTINGS: Final = {
 }
 
 
+class QuietRedis(RedisBackend):  # type: ignore[misc]
+    """A result backend for who waits for no result: it does not subscribe to any."""
+
+    def on_task_call(self, producer: object, task_id: str) -> None:
+        """Do not wait for the result of a task that is being sent."""
+
+    def remove_pending_result(self, result: object) -> None:
+        """Do not unsubscribe from a result."""
+
+
 class Kitchen:
     """A worker, and what it takes to order whole canvases and to see who called whom.
 
@@ -41,8 +50,9 @@ class Kitchen:
         app: That app.
     """
 
-    def __init__(self, branch: Branch, folder: Path | None) -> None:
+    def __init__(self, branch: Branch, redis_url: str, folder: Path | None) -> None:
         self.branch = branch
+        self._redis_url = redis_url
         self.app = branch.app
         self._folder = folder
 
@@ -113,7 +123,7 @@ class Kitchen:
         if self._folder is not None:
             names = [path.name for path in self._folder.iterdir() if group_id in path.name]
         else:
-            with Redis.from_url(self.app.conf.result_backend) as redis:
+            with Redis.from_url(self._redis_url) as redis:
                 names = [key.decode() for key in redis.scan_iter(f"*{group_id}*", count=10_000)]
         return [name for name in names if "spakky" in name]
 
@@ -127,20 +137,10 @@ def open_kitchen(kind: Kind, urls: Urls, folder: Path, *, keeps_files: bool = Fa
         results.mkdir()
         settings["result_backend"] = results.as_uri()
     with Branch(kind, urls, folder, settings=settings).open() as branch:
-        branch.app.conf.update(task_ignore_result=False)
-        if results is not None:
-            branch.app.conf.update(result_backend=results.as_uri())
-        try:
-            yield Kitchen(branch, results)
-        finally:
-            _close_results(branch.app)
-
-
-def _close_results(app: Celery) -> None:
-    """Close the connections of a Redis backend, which closing its app leaves open, and results use at their end."""
-    gc.collect()
-    backend: Any = app.backend
-    if results := getattr(backend, "result_consumer", None):
-        results.stop()
-        backend.client.close()
-        backend.client.connection_pool.disconnect()
+        backend = (
+            results.as_uri() if results else f"{QuietRedis.__module__}.{QuietRedis.__name__}+{urls.redis}"
+        )
+        branch.app.conf.update(task_ignore_result=False, result_backend=backend)
+        yield Kitchen(branch, urls.redis, results)
+        if results is None:
+            branch.app.backend.client.connection_pool.disconnect()

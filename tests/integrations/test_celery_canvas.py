@@ -43,7 +43,7 @@ def gevent(urls: Urls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kit
 
 @pytest.fixture(scope="module")
 def files(urls: Urls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kitchen]:
-    """A kitchen whose result backend cannot count: a task asks it again and again whether a header is done."""
+    """A kitchen whose result backend cannot count: a task asks it now and then whether a header is done."""
     folder = tmp_path_factory.mktemp("files")
     with open_kitchen(Kind("threads", "redis"), urls, folder, keeps_files=True) as kitchen:
         yield kitchen
@@ -74,7 +74,10 @@ class TestChains:
         trace = kitchen.order(chain(*steps))
 
         notes = kitchen.notes(steps)
-        assert [kitchen.caller(note) for note in notes] == [trace.span_id, *(n["span_id"] for n in notes[:-1])]
+        assert [kitchen.caller(note) for note in notes] == [
+            trace.span_id,
+            *(n["span_id"] for n in notes[:-1]),
+        ]
         assert {note["trace_id"] for note in notes} == {trace.trace_id}
 
     def test_a_step_after_a_retried_one_is_a_child_of_its_last_attempt(self, kitchen: Kitchen) -> None:
@@ -169,7 +172,9 @@ class TestChords:
         assert kitchen.links(kitchen.note(last)) == ids(then)
         assert kitchen.left_behind(cooked[0]) == kitchen.left_behind(then[0]) == []
 
-    def test_a_header_task_that_is_retried_is_linked_to_by_its_last_attempt(self, any_kitchen: Kitchen) -> None:
+    def test_a_header_task_that_is_retried_is_linked_to_by_its_last_attempt(
+        self, any_kitchen: Kitchen
+    ) -> None:
         """C-11: the attempt that succeeded."""
         kitchen = any_kitchen
         header, body = [kitchen.dish(), kitchen.dish("cooks_again")], kitchen.dish()
@@ -180,7 +185,9 @@ class TestChords:
         assert kitchen.links(kitchen.note(body)) == ids(cooked)
         assert kitchen.left_behind(cooked[0]) == []
 
-    def test_a_header_task_that_replaces_itself_is_linked_to_by_its_replacement(self, kitchen: Kitchen) -> None:
+    def test_a_header_task_that_replaces_itself_is_linked_to_by_its_replacement(
+        self, kitchen: Kitchen
+    ) -> None:
         """C-11, C-12: the replacement is a child of what it replaces."""
         other, body = kitchen.dish(), kitchen.dish()
         by = kitchen.app.signature("kitchen.cook", queue=kitchen.branch.queue)
@@ -291,7 +298,9 @@ class TestCallbacks:
 
         assert kitchen.caller(kitchen.note(errback)) == kitchen.note(steps[1])["span_id"]
 
-    def test_a_replacement_is_a_child_of_what_it_replaces_and_keeps_what_follows(self, kitchen: Kitchen) -> None:
+    def test_a_replacement_is_a_child_of_what_it_replaces_and_keeps_what_follows(
+        self, kitchen: Kitchen
+    ) -> None:
         """C-12: the next step of the chain is a child of the replacement."""
         by, last = kitchen.app.signature("kitchen.cook", queue=kitchen.branch.queue), kitchen.dish()
         host = kitchen.dish("is_replaced", dict(by))

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
     from celery.app.task import Context
 
-celery.install(app, relation={"kitchen.linked": "link", "kitchen.linked_hang": "link", "kitchen.rooted": "root"})
+celery.install(
+    app, relation={"kitchen.linked": "link", "kitchen.linked_hang": "link", "kitchen.rooted": "root"}
+)
 
 
 def task(**options: Any) -> Callable[[Callable[..., object]], Any]:
