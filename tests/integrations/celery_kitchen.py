@@ -11,6 +11,7 @@ from redis import Redis
 
 from integrations.celery_branch import Branch, Kind, Urls
 from integrations.celery_office import hooked
+from spakky.tracing.baggage import Baggage
 from spakky.tracing.context import TraceContext
 from spakky.tracing.recorder import JsonLinesRecorder
 
@@ -28,7 +29,7 @@ _SETTINGS: Final = {
     "include": ["kitchen"],
     "task_ignore_result": False,
     "result_chord_retry_interval": 0.05,
-    "worker_hijack_root_logger": True,
+    "worker_enable_remote_control": True,
 }
 
 
@@ -77,17 +78,28 @@ class Kitchen:
         """Return a `dish` that takes nothing from the task before it."""
         return self.dish(task, *args, **options).set(immutable=True)
 
-    def order(self, canvas: Any, hook: Mapping[str, Any] | None = None, **options: Any) -> TraceContext:
+    def order(
+        self,
+        canvas: Any,
+        hook: Mapping[str, Any] | None = None,
+        baggage: Mapping[str, str] | None = None,
+        **options: Any,
+    ) -> TraceContext:
         """Send a canvas in a trace of its own, and return that."""
         recorder = JsonLinesRecorder(self.branch.record, process="guest")
         with (
             hooked(self.app, tracer=recorder, **(hook or {})),
-            TraceContext.use(TraceContext.new_root()) as trace,
+            TraceContext.use(TraceContext.new_root(baggage=Baggage(baggage or {}))) as trace,
         ):
             canvas.apply_async(**options)
         recorder.close()
         assert trace is not None
         return trace
+
+    def revoke(self, task: Signature, **options: Any) -> None:
+        """Revoke a task, and wait until the worker knows."""
+        mine = {"pattern": f"*{self.branch.queue}", "matcher": "glob"}
+        assert self.app.control.revoke(task.options["task_id"], reply=True, limit=1, **mine, **options)
 
     def note(self, task: Signature | str, attempt: int = 1) -> Note:
         """Return what a task has noted in one of its attempts."""
@@ -129,9 +141,16 @@ class Kitchen:
 
 
 @contextlib.contextmanager
-def open_kitchen(kind: Kind, urls: Urls, folder: Path, *, keeps_files: bool = False) -> Iterator[Kitchen]:
+def open_kitchen(
+    kind: Kind,
+    urls: Urls,
+    folder: Path,
+    *,
+    keeps_files: bool = False,
+    settings: Mapping[str, Any] | None = None,
+) -> Iterator[Kitchen]:
     """Start a worker; its results are kept in Redis, or else in files, which cannot count."""
-    results, settings = None, dict[str, Any](_SETTINGS)
+    results, settings = None, {**_SETTINGS, **(settings or {})}
     if keeps_files:
         results = folder / "results"
         results.mkdir()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import uuid4
 
 import pytest
@@ -14,8 +14,12 @@ from integrations.celery_kitchen import open_kitchen
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
+
+    from celery.canvas import Signature
 
     from integrations.celery_kitchen import Kitchen, Note
+    from spakky.tracing.context import TraceContext
 
 
 @pytest.fixture(scope="module")
@@ -55,10 +59,39 @@ def kitchen(request: pytest.FixtureRequest) -> Kitchen:
     return kitchen
 
 
+@pytest.fixture(params=["prefork", "gevent"])
+def killing_kitchen(request: pytest.FixtureRequest) -> Kitchen:
+    """A kitchen with hard time limits."""
+    kitchen: Kitchen = request.getfixturevalue(request.param)
+    return kitchen
+
+
 @pytest.fixture(params=["prefork", "threads", "gevent", "files"])
 def any_kitchen(request: pytest.FixtureRequest) -> Kitchen:
     kitchen: Kitchen = request.getfixturevalue(request.param)
     return kitchen
+
+
+class Dead(NamedTuple):
+    """Tasks that have killed their processes, all at once: Celery takes seconds to see that."""
+
+    kitchen: Kitchen
+    errback: Signature
+    dies: Signature
+    trace: TraceContext
+    again: Signature
+    trace_of_again: TraceContext
+    bare: Signature
+
+
+@pytest.fixture(scope="module")
+def dead(prefork: Kitchen) -> Dead:
+    kitchen, errback = prefork, prefork.dish()
+    dies, again, bare = kitchen.dish("dies"), kitchen.dish("dies_once"), kitchen.dish("dies_once")
+    trace = kitchen.order(dies.on_error(errback))
+    trace_of_again = kitchen.order(again, baggage={"tenant": "acme"})
+    bare.apply_async()
+    return Dead(kitchen, errback, dies, trace, again, trace_of_again, bare)
 
 
 def ids(notes: list[Note]) -> list[str]:
@@ -340,3 +373,132 @@ class TestCallbacks:
         first, second = kitchen.notes(steps)
         assert kitchen.caller(second) == first["span_id"]
         assert first["stamps"] == second["stamps"] == {"table": "7"}
+
+
+class TestLostTasks:
+    """What the worker's main process sends for a task whose process is gone belongs to that task's run."""
+
+    def test_the_errback_after_a_hard_time_limit_is_a_child_of_the_killed_task(
+        self, killing_kitchen: Kitchen
+    ) -> None:
+        """C-12: Celery's main process calls it, under gevent what is around the task."""
+        kitchen = killing_kitchen
+        hang, errback = kitchen.dish("hang", time_limit=0.5), kitchen.dish()
+
+        trace = kitchen.order(hang.on_error(errback))
+
+        killed, complaint = kitchen.note(hang), kitchen.note(errback)
+        assert kitchen.caller(complaint) == killed["span_id"]
+        assert complaint["trace_id"] == trace.trace_id
+
+    def test_a_killed_task_with_a_trace_of_its_own_keeps_its_errback_in_it(
+        self, killing_kitchen: Kitchen
+    ) -> None:
+        """C-08, C-12: its trace id is known to the main process, too."""
+        kitchen = killing_kitchen
+        hang, errback = kitchen.dish("linked_hang", time_limit=0.5), kitchen.dish()
+
+        trace = kitchen.order(hang.on_error(errback))
+
+        killed, complaint = kitchen.note(hang), kitchen.note(errback)
+        assert kitchen.caller(complaint) == killed["span_id"]
+        assert complaint["trace_id"] == killed["trace_id"] != trace.trace_id
+
+    def test_a_killed_header_task_has_the_errback_of_the_chord(self, killing_kitchen: Kitchen) -> None:
+        """C-11, C-12: it is the last of the header here."""
+        kitchen = killing_kitchen
+        header, errback = (
+            [kitchen.dish(), kitchen.dish("hang", time_limit=0.5), kitchen.dish()],
+            kitchen.dish(),
+        )
+
+        kitchen.order(chord(header, kitchen.dish().on_error(errback), app=kitchen.app))
+
+        notes = kitchen.notes(header)
+        complaint = kitchen.note(errback)
+        assert kitchen.caller(complaint) == notes[1]["span_id"]
+        assert kitchen.links(complaint) == ids(notes)
+        assert kitchen.left_behind(notes[1]) == []
+
+    def test_of_header_tasks_in_one_worker_the_killed_one_has_the_errback(self, prefork: Kitchen) -> None:
+        """C-11, C-12: the others are done by then."""
+        kitchen, errback = prefork, prefork.dish()
+        hang = kitchen.dish("hang", time_limit=0.5)
+        header = [hang, *(kitchen.dish(kwargs={"seconds": 0.2}) for _ in range(3))]
+
+        kitchen.order(chord(header, kitchen.dish().on_error(errback), app=kitchen.app))
+
+        assert kitchen.caller(kitchen.note(errback)) == kitchen.note(hang)["span_id"]
+
+    def test_the_errback_of_a_task_whose_process_died_is_its_child(self, dead: Dead) -> None:
+        """C-12: lost workers fail their tasks."""
+        lost, complaint = dead.kitchen.note(dead.dies), dead.kitchen.note(dead.errback)
+        assert dead.kitchen.caller(complaint) == lost["span_id"]
+        assert complaint["trace_id"] == dead.trace.trace_id
+
+    def test_a_task_that_is_tried_again_by_the_main_process_stays_in_its_trace(self, dead: Dead) -> None:
+        """C-12: the attempts are siblings, with the baggage of the message."""
+        first, second = dead.kitchen.note(dead.again), dead.kitchen.note(dead.again, 2)
+        assert first["parent_span_id"] == second["parent_span_id"]
+        assert first["span_id"] != second["span_id"]
+        assert first["trace_id"] == second["trace_id"] == dead.trace_of_again.trace_id
+        assert first["baggage"] == second["baggage"] == {"tenant": "acme"}
+        assert dead.kitchen.run(second).attempt == 2
+
+    def test_a_task_without_context_that_is_tried_again_is_a_child_of_its_first_attempt(
+        self, dead: Dead
+    ) -> None:
+        """C-12: whose ids the main process knows."""
+        first, second = dead.kitchen.note(dead.bare), dead.kitchen.note(dead.bare, 2)
+        assert first["parent_span_id"] is None
+        assert second["trace_id"] == first["trace_id"]
+        assert second["parent_span_id"] == first["span_id"]
+
+    def test_a_header_task_that_is_terminated_has_the_errback_of_the_chord(self, prefork: Kitchen) -> None:
+        """C-11, C-12: Celery calls none of the task's own for what is revoked."""
+        kitchen, hang, errback = prefork, prefork.dish("hang"), prefork.dish()
+
+        kitchen.order(chord([hang, kitchen.dish()], kitchen.dish().on_error(errback), app=kitchen.app))
+        running = kitchen.note(hang)
+        kitchen.revoke(hang, terminate=True, signal="SIGKILL")
+
+        assert kitchen.caller(kitchen.note(errback)) == running["span_id"]
+
+    def test_what_is_sent_for_a_task_that_never_started_belongs_to_its_sender(self, prefork: Kitchen) -> None:
+        """C-11, C-12: there is no run that it could belong to."""
+        kitchen, errback = prefork, prefork.dish()
+        expires = kitchen.dish(countdown=0.4, expires=0.3)
+
+        trace = kitchen.order(chord([expires], kitchen.dish().on_error(errback), app=kitchen.app))
+
+        complaint = kitchen.note(errback)
+        sender = kitchen.span(kitchen.caller(complaint) or "")
+        assert (sender.name, sender.process) == ("send kitchen.cook", "guest")
+        assert complaint["trace_id"] == trace.trace_id
+
+    def test_our_ids_are_in_what_celery_says_of_the_delivery_only(self, dead: Dead) -> None:
+        """C-23: an attempt sends them on neither as a header nor as a property."""
+        kitchen, cooks = dead.kitchen, dead.kitchen.dish("cooks_again")
+        kitchen.order(cooks)
+
+        for note in [kitchen.note(each, attempt) for each in (cooks, dead.again) for attempt in (1, 2)]:
+            assert [name for name in note["delivery_info"] if "spakky" in name] == ["spakky_tracing_ids"]
+            assert note["headers"] == (["baggage", "traceparent"] if note["baggage"] else ["traceparent"])
+            assert [name for name in note["properties"] if "spakky" in name] == []
+
+    def test_under_protocol_1_an_errback_by_the_main_process_starts_a_trace(
+        self, urls: Urls, tmp_path: Path
+    ) -> None:
+        """Its message names no parent. The next attempt of a task names the task, and stays in its trace."""
+        settings = {"task_protocol": 1}
+        with open_kitchen(Kind("prefork", "redis"), urls, tmp_path, settings=settings) as kitchen:
+            dies, again, errback = kitchen.dish("dies"), kitchen.dish("dies_once"), kitchen.dish()
+            trace = kitchen.order(dies.on_error(errback))
+            other = kitchen.order(again)
+
+            complaint = kitchen.note(errback)
+            assert kitchen.note(dies)["trace_id"] == trace.trace_id
+            assert complaint["trace_id"] != trace.trace_id
+            assert kitchen.caller(complaint) is None
+            attempts = [kitchen.note(again, attempt) for attempt in (1, 2)]
+            assert [note["trace_id"] for note in attempts] == [other.trace_id] * 2
