@@ -9,7 +9,7 @@ Where the header fails, it is the errbacks of the body that wait for all of it, 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from celery.backends.base import BaseKeyValueStoreBackend
@@ -97,9 +97,16 @@ def _collect(backend: object, request: Context) -> list[str]:
     group_id, size = _group_of(request)
     keys = [_key(backend, group_id, index) for index in range(min(size, _MOST))]
     left = {key: value for key in keys if (value := backend.get(key))}
-    for key in left:  # some stores refuse to delete what is not there
-        backend.delete(key)
+    _forget(backend, left)
     return [value.decode() if isinstance(value, bytes) else str(value) for value in left.values()]
+
+
+def _forget(backend: BaseKeyValueStoreBackend, keys: Iterable[Any]) -> None:
+    try:
+        for key in keys:  # which are there: some stores refuse to delete what is not
+            backend.delete(key)
+    except Exception:  # likewise
+        _logger.debug("what a chord has left in the backend stays until it expires", exc_info=True)
 
 
 def _group_of(request: Context) -> tuple[Any, int]:

@@ -1,0 +1,154 @@
+"""Chords of a worker in this process: what is kept in the result backend, and what becomes of its failures."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, ClassVar
+from uuid import uuid4
+
+import pytest
+from celery import Task, chord
+from celery.contrib.testing.worker import start_worker
+from celery.signals import setup_logging
+from kombu.entity import Exchange, Queue
+
+from integrations.celery_kitchen import QuietRedis
+from integrations.celery_office import PATIENCE, Office, Step, hooked, new_app, task
+from spakky.tracing.context import TraceContext
+from spakky.tracing.recorder import MemoryRecorder
+
+if TYPE_CHECKING:
+    from spakky.tracing.recorder import Span
+
+
+class Store(QuietRedis):
+    """A result backend that knows what of ours it was asked, and may refuse it.
+
+    Attributes:
+        asked: The names of what was called for our keys.
+        refused: The names of what is refused.
+    """
+
+    asked: ClassVar[list[str]] = []
+    refused: ClassVar[set[str]] = set()
+
+    def get(self, key: Any) -> Any:
+        self._ask("get", key)
+        return super().get(key)
+
+    def set(self, key: Any, value: Any, **options: Any) -> Any:
+        self._ask("set", key)
+        return super().set(key, value, **options)
+
+    def delete(self, key: Any) -> Any:
+        self._ask("delete", key)
+        return super().delete(key)
+
+    def _ask(self, name: str, key: Any) -> None:
+        if "spakky" in str(key):
+            self.asked.append(name)
+            if name in self.refused:
+                raise ConnectionError
+
+
+@pytest.fixture(scope="module")
+def office(redis_url: str) -> Iterator[Office]:
+    office = Office(redis_url)
+    office.app.conf.update(result_backend=f"{__name__}.Store+{redis_url}", task_ignore_result=False)
+    with office.open():
+        yield office
+    office.app.backend.client.connection_pool.disconnect()
+
+
+@pytest.fixture(autouse=True)
+def store() -> type[Store]:
+    Store.asked.clear()
+    Store.refused.clear()
+    return Store
+
+
+class Feast:
+    """A chord of an office, which is sent in a trace of its own."""
+
+    def __init__(self, office: Office, **options: Any) -> None:
+        self._recorder: MemoryRecorder | None = options.get("tracer")
+        header, self.body = [Step(office) for _ in range(2)], Step(office)
+        with hooked(office.app, **options):
+            with TraceContext.use(TraceContext.new_root()):
+                chord([step.signature for step in header], self.body.signature, app=office.app).apply_async()
+            self.cooked = [step.context().span_id for step in header]
+            self.served = self.body.context()
+            office.settle()
+
+    def links(self) -> list[str]:
+        assert self._recorder is not None
+        spans: list[Span] = [span for span in self._recorder.spans if span.span_id == self.served.span_id]
+        return sorted(link.span_id for link in spans[0].links)
+
+
+class TestResultBackends:
+    def test_what_is_left_for_the_body_is_taken_again(self, office: Office, store: type[Store]) -> None:
+        """C-11: one entry for each header task, until the body is sent."""
+        feast = Feast(office, tracer=MemoryRecorder())
+
+        assert feast.links() == sorted(feast.cooked)
+        assert sorted(store.asked) == ["delete", "delete", "get", "get", "set", "set"]
+
+    def test_where_nothing_records_nothing_is_left_and_nothing_linked_to(
+        self, office: Office, store: type[Store]
+    ) -> None:
+        """C-11: a link to a span that nobody has is of no use."""
+        feast = Feast(office)
+
+        assert [name for name in store.asked if name != "get"] == []
+        assert list(feast.body.headers or {}) == ["traceparent"]
+
+    def test_switched_off_nothing_is_asked(self, office: Office, store: type[Store]) -> None:
+        recorder, body = MemoryRecorder(), Step(office)
+        header = [office.call.si(office.take(lambda _: None)) for _ in range(2)]
+        with hooked(office.app, tracer=recorder, enabled={"office.call": False}):
+            chord(header, office.call.si(office.take(body.look)), app=office.app).apply_async()
+            body.wait()
+            office.settle()
+
+        assert store.asked == []
+
+    @pytest.mark.parametrize("refused", ["set", "get", "delete"])
+    def test_a_backend_that_fails_us_fails_no_task(
+        self, office: Office, store: type[Store], refused: str
+    ) -> None:
+        """C-11: the links are not worth a task."""
+        store.refused.add(refused)
+
+        feast = Feast(office, tracer=MemoryRecorder())
+
+        assert feast.links() == (sorted(feast.cooked) if refused == "delete" else [])
+        assert refused in store.asked
+
+
+class TestNamedExchanges:
+    def test_the_ids_of_a_run_are_not_sent_on_by_its_next_attempt(self, redis_url: str) -> None:
+        """C-23: Celery makes properties of what a message from a named exchange says of its delivery."""
+        name, seen, done = f"named-{uuid4().hex}", list[Any](), threading.Event()
+        app = new_app(redis_url, Queue(name, Exchange(name), routing_key="calls"))
+
+        @task(app, name="named.again", bind=True)
+        def again(self: Task) -> None:
+            seen.append((self.request.delivery_info["exchange"], sorted(self.request.properties)))
+            if self.request.retries == 0:
+                raise self.retry(countdown=0)
+            done.set()
+
+        with hooked(app), start_worker(app, pool="threads", concurrency=1, perform_ping_check=False):
+            again.apply_async(exchange=name, routing_key="calls")
+            assert done.wait(PATIENCE)
+        setup_logging.disconnect(leave_logging_alone)
+        app.close()
+
+        assert [exchange for exchange, _ in seen] == [name, name]
+        assert [name for _, names in seen for name in names if "spakky" in name] == []
+
+
+def leave_logging_alone(**_: object) -> None:
+    """Keep Celery from taking the handlers off the root logger."""
