@@ -98,16 +98,17 @@ def _before_publish(sender: str, headers: dict[str, Any], body: object, **signal
 def _publish_from(run: Run, hook: Hook | None, message: _Message) -> None:
     """Write what a message of a run carries: its context, or the first sender's in a next attempt."""
     if not run.is_tried_again_as(message.fields):
-        _publish(hook, message, run.links_for(message.fields))
+        _publish(hook, message, run)
     elif run.carries_to(message.names):
         _write(message.headers, run.headers_of_next_attempt(message.headers))
 
 
-def _publish(hook: Hook | None, message: _Message, links: str = "") -> None:
-    """Write the context of now into a message."""
+def _publish(hook: Hook | None, message: _Message, run: Run | None = None) -> None:
+    """Write the context of now into a message, which may be one of a *run*."""
     headers, names = message.headers, message.names
     if hook is None or _call.take_off(headers) or not hook.sender.writes_to(names[-1], names):
         return
+    links = "" if run is None else run.links_for(message.fields)
     existing = {name: value for name, value in headers.items() if name != LINKS}
     publishing = hook.sender.publish(
         {**existing, LINKS: links} if links else existing,
