@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 from uuid import uuid4
 
 from celery.backends.redis import RedisBackend
@@ -33,7 +33,13 @@ _SETTINGS: Final = {
 }
 
 
-class QuietRedis(RedisBackend):  # type: ignore[misc]
+def id_of(task: Signature | str) -> str:
+    """Return the id of a task; a string is one already."""
+    options: Any = None if isinstance(task, str) else task.options
+    return task if isinstance(task, str) else str(options["task_id"])
+
+
+class QuietRedis(RedisBackend):
     """A result backend for who waits for no result: it does not subscribe to any."""
 
     def on_task_call(self, producer: object, task_id: str) -> None:
@@ -66,17 +72,13 @@ class Kitchen:
         self, task: str = "cook", *args: object, kwargs: Mapping[str, Any] | None = None, **options: Any
     ) -> Signature:
         """Return the signature of a task of the kitchen, with an id of its own."""
-        signature: Signature = self.app.signature(
+        signature: Any = self.app.signature(
             f"kitchen.{task}",
             args,
             kwargs,
             options={"task_id": uuid4().hex, "queue": self.branch.queue, **options},
         )
-        return signature
-
-    def plain(self, task: str = "cook", *args: object, **options: Any) -> Signature:
-        """Return a `dish` that takes nothing from the task before it."""
-        return self.dish(task, *args, **options).set(immutable=True)
+        return cast("Signature", signature)
 
     def order(
         self,
@@ -99,12 +101,11 @@ class Kitchen:
     def revoke(self, task: Signature, **options: Any) -> None:
         """Revoke a task, and wait until the worker knows."""
         mine = {"pattern": f"*{self.branch.queue}", "matcher": "glob"}
-        assert self.app.control.revoke(task.options["task_id"], reply=True, limit=1, **mine, **options)
+        assert self.app.control.revoke(id_of(task), reply=True, limit=1, **mine, **options)
 
     def note(self, task: Signature | str, attempt: int = 1) -> Note:
         """Return what a task has noted in one of its attempts."""
-        task_id: str = task if isinstance(task, str) else task.options["task_id"]
-        return self.branch.notes(task_id, attempt)[attempt - 1]
+        return self.branch.notes(id_of(task), attempt)[attempt - 1]
 
     def notes(self, tasks: Sequence[Signature | str]) -> list[Note]:
         """Return what some tasks have noted in their first attempts."""

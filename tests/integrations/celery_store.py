@@ -20,15 +20,15 @@ class Store(QuietRedis):
 
     def mget(self, keys: Any) -> Any:
         self._ask("get", keys)
-        return super().mget(keys)
+        return super().mget(keys)  # type: ignore[no-untyped-call]
 
-    def set(self, key: Any, value: Any, **options: Any) -> Any:
+    def set(self, key: Any, value: Any, expires: Any = None, **retry_policy: Any) -> Any:
         self._ask("set", key)
-        return super().set(key, value, **options)
+        return super().set(key, value, expires, **retry_policy)  # type: ignore[no-untyped-call]
 
     def delete(self, key: Any) -> Any:
         self._ask("delete", key)
-        return super().delete(key)
+        return super().delete(key)  # type: ignore[no-untyped-call]
 
     def _ask(self, name: str, key: Any) -> None:
         if "spakky" in str(key):

@@ -10,7 +10,7 @@ from celery import chain, chord, group
 from celery.canvas import chunks, xmap, xstarmap
 
 from integrations.celery_branch import Kind, Urls
-from integrations.celery_kitchen import open_kitchen
+from integrations.celery_kitchen import id_of, open_kitchen
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -142,7 +142,7 @@ class TestChords:
         header, body = [kitchen.dish() for _ in range(size)], kitchen.dish()
         canvas = chord(header, body, app=kitchen.app)
 
-        trace = kitchen.order(canvas, task_id=body.options["task_id"])
+        trace = kitchen.order(canvas, task_id=id_of(body))
 
         cooked, served = kitchen.notes(header), kitchen.note(body)
         assert [kitchen.caller(note) for note in cooked] == [trace.span_id] * size
@@ -228,7 +228,7 @@ class TestChords:
 
         kitchen.order(chord([other, host], body, app=kitchen.app))
 
-        replaced, replacement = kitchen.branch.notes(host.options["task_id"], 2)
+        replaced, replacement = kitchen.branch.notes(id_of(host), 2)
         assert kitchen.caller(replacement) == replaced["span_id"]
         assert kitchen.links(kitchen.note(body)) == ids([kitchen.note(other), replacement])
         assert kitchen.left_behind(replaced) == []
@@ -340,7 +340,7 @@ class TestCallbacks:
 
         kitchen.order(chain(host, last))
 
-        replaced, replacement = kitchen.branch.notes(host.options["task_id"], 2)
+        replaced, replacement = kitchen.branch.notes(id_of(host), 2)
         assert kitchen.caller(replacement) == replaced["span_id"]
         assert kitchen.caller(kitchen.note(last)) == replacement["span_id"]
 

@@ -12,7 +12,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from celery import Task, signature
-from shop import NOTES, ShelfError, app
+from shop import NOTES, ShelfError, app  # type: ignore[import-not-found]
 
 from spakky.tracing.context import TraceContext
 from spakky.tracing.integrations import celery

@@ -121,7 +121,9 @@ def _forget(backend: BaseKeyValueStoreBackend, keys: Iterable[Any]) -> None:
 def _group_of(request: Context) -> tuple[Any, int]:
     """Return the id of a chord's header, and its size as far as that is known."""
     if request.get("task") == _POLLING_TASK:
-        return request.get("args")[0], len(request.get("kwargs")["result"])
+        arguments: Any = request.get("args")
+        options: Any = request.get("kwargs")
+        return arguments[0], len(options["result"])
     return request.group, _MOST
 
 

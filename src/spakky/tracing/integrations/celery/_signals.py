@@ -37,7 +37,6 @@ from spakky.tracing.integrations.celery._run import Run, current_run
 
 if TYPE_CHECKING:
     from celery import Task
-    from celery.worker.request import Request
 
     from spakky.tracing.integrations.celery._hook import Hook
     from spakky.tracing.tracer import Outcome
@@ -85,9 +84,9 @@ def _before_publish(sender: str, headers: dict[str, Any], body: object, **signal
     if run is not None:
         _publish_from(run, sending_hook(), message)
         return
-    request = request_behind(fields)
-    hook = None if request is None else hook_of(request.app)
-    if request is None or hook is None:
+    request: Any = request_behind(fields)
+    hook = request and hook_of(request.app)
+    if hook is None:
         _publish(sending_hook(), message)
         return
     run = Run(hook, request.task, Context(request.request_dict))
@@ -126,7 +125,7 @@ def _after_publish(**signal: Any) -> None:
     end_publishing("ok")
 
 
-def _received(request: Request, **signal: Any) -> None:
+def _received(request: Any, **signal: Any) -> None:
     del signal
     if hook_of(request.app) is not None:
         choose_ids(request)
