@@ -11,6 +11,7 @@ from celery.canvas import chunks, xmap, xstarmap
 
 from integrations.celery_branch import Kind, Urls
 from integrations.celery_kitchen import id_of, open_kitchen
+from spakky.tracing.integrations.celery import call_headers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -266,6 +267,30 @@ class TestChords:
         assert kitchen.links(served) == []
         assert served["trace_id"] != trace.trace_id
 
+    def test_the_call_of_a_body_can_choose_its_relation(self, threads: Kitchen) -> None:
+        """C-08, C-11: the header tasks are linked to all the same."""
+        kitchen, header = threads, [threads.dish() for _ in range(2)]
+        body = kitchen.dish().set(headers=call_headers({"table": "7"}, relation="link"))
+
+        trace = kitchen.order(chord(header, body, app=kitchen.app))
+
+        cooked, served = ids(kitchen.notes(header)), kitchen.note(body)
+        assert served["trace_id"] != trace.trace_id
+        assert set(cooked) < set(kitchen.links(served))
+        assert len(kitchen.links(served)) == 3
+        assert served["headers"] == ["table", "traceparent", "x-trace-links", "x-trace-relation"]
+
+    def test_the_call_of_a_body_can_be_switched_off(self, threads: Kitchen) -> None:
+        """C-11, C-15: it carries nothing of ours, and so starts a trace without links."""
+        kitchen, body = threads, threads.dish().set(headers=call_headers({"table": "7"}, enabled=False))
+
+        trace = kitchen.order(chord([kitchen.dish(), kitchen.dish()], body, app=kitchen.app))
+
+        served = kitchen.note(body)
+        assert served["headers"] == ["table"]
+        assert served["trace_id"] != trace.trace_id
+        assert kitchen.links(served) == []
+
     def test_the_errback_of_a_chord_belongs_to_the_task_that_calls_it_and_links_to_the_header(
         self, any_kitchen: Kitchen
     ) -> None:
@@ -317,7 +342,7 @@ class TestCallbacks:
     def test_an_errback_that_is_called_in_place_runs_in_the_task_that_fails(self, kitchen: Kitchen) -> None:
         """C-12: Celery sends no message for what takes the request."""
         burns = kitchen.dish("burns")
-        key = f"in place of {burns.options['task_id']}"
+        key = f"in place of {id_of(burns)}"
 
         kitchen.order(burns.on_error(kitchen.app.signature("kitchen.complain_in_place", kwargs={"key": key})))
 
@@ -390,6 +415,15 @@ class TestLostTasks:
         killed, complaint = kitchen.note(hang), kitchen.note(errback)
         assert kitchen.caller(complaint) == killed["span_id"]
         assert complaint["trace_id"] == trace.trace_id
+
+    def test_an_errback_that_the_main_process_calls_in_place_has_no_context(self, prefork: Kitchen) -> None:
+        """Celery says nothing of such a call, and goes on after it."""
+        kitchen, hang = prefork, prefork.dish("hang", time_limit=0.3)
+        key = f"in place of {id_of(hang)}"
+
+        kitchen.order(hang.on_error(kitchen.app.signature("kitchen.complain_in_place", kwargs={"key": key})))
+
+        assert kitchen.note(key)["span_id"] is None
 
     def test_a_killed_task_with_a_trace_of_its_own_keeps_its_errback_in_it(
         self, killing_kitchen: Kitchen

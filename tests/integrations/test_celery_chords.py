@@ -115,7 +115,9 @@ class TestNamedExchanges:
                 raise self.retry(countdown=0)
             done.set()
 
-        with hooked(app), start_worker(app, pool="threads", concurrency=1, perform_ping_check=False):
+        worker: Any = start_worker(app, pool="threads", concurrency=1, perform_ping_check=False)
+        setup_logging.connect(leave_logging_alone)
+        with hooked(app), worker:
             again.apply_async(exchange=name, routing_key="calls")
             assert done.wait(PATIENCE)
         setup_logging.disconnect(leave_logging_alone)
