@@ -14,8 +14,8 @@ context that its message carries. Facts:
   of it.
 - What the worker's main process sends for a child that is gone (errbacks after a hard time limit, another
   attempt) belongs to the run of that child, and to its sender if it never started. Under protocol 1 an
-  errback starts a trace, as its message names no parent. An errback that takes the request is called in place,
-  which Celery tells nobody: in the main process it has no context.
+  errback starts a trace, as its message names no parent. An errback that takes the request is called in
+  place, which Celery tells nobody: in the main process it has no context.
 - The body of a chord is a child of the task that sends it, and links to all recorded header tasks, if the
   result backend is a store of keys and values (Redis, memcached, files, ...). Up to 128 are linked to. Where
   the header fails, the errbacks of the body have the links.
