@@ -143,8 +143,9 @@ class Branch:
         return found
 
     def _read_notes(self) -> list[dict[str, Any]]:
-        lines = self._notes.read_text().splitlines() if self._notes.exists() else []
-        return [json.loads(line) for line in lines]
+        text = self._notes.read_text() if self._notes.exists() else ""
+        whole, _, _ = text.rpartition("\n")  # who reads while a page of the file fills sees part of a line
+        return [json.loads(line) for line in whole.splitlines()]
 
     def _command(self) -> list[str]:
         return [
