@@ -501,3 +501,89 @@ def test_an_event_in_place_of_a_message_changes_nothing() -> None:
     assert (processing.context, batch.context, batch.links) == (None, None, ())
     assert receiver.context_from(parcel) is None
     assert not recorder.spans
+
+
+# --- what others know of a processing already
+
+
+def test_ids_that_are_known_already_become_those_of_the_child() -> None:
+    ids = TraceContext.new_root()
+
+    with receiver().process(parcel_from(sender := full_context()), ids=ids) as processing:
+        current = TraceContext.get()
+
+    assert current is not None
+    assert (current.trace_id, current.span_id) == (sender.trace_id, ids.span_id)
+    assert current.parent_span_id == sender.span_id
+    assert current.baggage == sender.baggage
+    assert processing.context is current
+
+
+@pytest.mark.parametrize(("relation", "baggage"), [("link", {"tenant": "acme"}), ("root", {})])
+def test_ids_that_are_known_already_become_those_of_a_new_trace(relation: Any, baggage: Any) -> None:
+    ids = TraceContext.new_root(baggage=Baggage({"not": "asked for"}))
+
+    with receiver(relation=relation).process(parcel_from(full_context()), ids=ids):
+        current = TraceContext.get()
+
+    assert current is not None
+    assert (current.trace_id, current.span_id, current.parent_span_id) == (ids.trace_id, ids.span_id, None)
+    assert dict(current.baggage) == baggage
+
+
+def test_a_message_without_context_gets_the_ids_that_are_known_already() -> None:
+    ids = TraceContext.new_root()
+
+    with receiver().process(Parcel({"baggage": "tenant=acme"}), ids=ids):
+        current = TraceContext.get()
+
+    assert current is not None
+    assert (current.trace_id, current.span_id) == (ids.trace_id, ids.span_id)
+    assert dict(current.baggage) == {"tenant": "acme"}
+
+
+@relations
+def test_the_context_of_a_block_can_be_expected_without_making_it_current(relation: Any) -> None:
+    ids, parcel = TraceContext.new_root(), parcel_from(full_context())
+    expected = receiver(relation=relation).process(parcel, ids=ids).expected_context()
+
+    assert TraceContext.get() is None
+    with receiver(relation=relation).process(parcel, ids=ids) as processing:
+        assert processing.context == expected
+
+
+def test_switched_off_no_context_is_to_be_expected() -> None:
+    assert receiver(enabled=False).process(parcel_from(full_context())).expected_context() is None
+
+
+@pytest.mark.parametrize("headers", [{}, {"traceparent": TRACEPARENT}], ids=["without", "with sender"])
+@relations
+def test_further_links_are_recorded_besides_the_sender_but_a_root_has_none(
+    relation: Any, headers: dict[str, str]
+) -> None:
+    recorder, further = MemoryRecorder(), (TraceContext.new_root(), TraceContext.new_root())
+
+    with receiver(relation=relation, tracer=recorder).process(Parcel(headers), links=further) as processing:
+        links = processing.links
+
+    senders = (TraceContext.from_traceparent(TRACEPARENT),) if headers and relation == "link" else ()
+    assert links == (() if relation == "root" else (*senders, *further))
+    (span,) = recorder.spans
+    assert span.links == tuple(SpanLink(link.trace_id, link.span_id) for link in links)
+
+
+def test_a_processing_tells_whether_it_is_recorded() -> None:
+    with receiver(tracer=MemoryRecorder()).process(Parcel()) as recorded:
+        assert recorded.is_recorded
+    with receiver().process(Parcel()) as bare:
+        assert not bare.is_recorded
+
+
+def test_a_run_that_a_clock_started_is_recorded_as_such() -> None:
+    client = replace(CLIENT, delivery=lambda _: Delivery(is_scheduled=True))
+    recorder = MemoryRecorder()
+
+    with Receiver(client, Settings(ReceiveOptions, {"tracer": recorder})).process(Parcel()):
+        pass
+
+    assert [span.is_scheduled for span in recorder.spans] == [True]

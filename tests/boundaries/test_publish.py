@@ -595,6 +595,28 @@ def test_a_sender_says_where_it_writes_a_context_at_all() -> None:
     assert sender(enabled={"orders": False}).writes_to("bills")
 
 
+@pytest.mark.parametrize("keep", [True, False])
+@pytest.mark.parametrize("current", [None, TraceContext.new_root()], ids=["outside", "inside"])
+def test_what_a_clock_sends_starts_a_trace(current: TraceContext | None, *, keep: bool) -> None:
+    recorder = MemoryRecorder()
+    existing = {"traceparent": TRACEPARENT, "tracestate": "a=1", "baggage": "tenant=acme"}
+
+    with (
+        TraceContext.use(current),
+        sender(keep=keep, tracer=recorder).publish(existing, "ticks", is_scheduled=True) as publishing,
+    ):
+        pass
+
+    (span,) = recorder.spans
+    assert (span.is_scheduled, span.parent_span_id) == (True, None)
+    assert span.trace_id not in {TRACEPARENT[3:35], current and current.trace_id}
+    assert publishing.headers == {
+        "traceparent": f"00-{span.trace_id}-{span.span_id}-01",
+        "baggage": "tenant=acme",
+    }
+    assert existing["traceparent"] == TRACEPARENT
+
+
 # --- what other tools have written for the message
 
 

@@ -500,3 +500,18 @@ def test_the_repr_shows_the_header_and_no_baggage() -> None:
     shown = repr(full_context().with_baggage(Baggage({"password": "secret"})))
 
     assert shown == f"<TraceContext 00-{TRACE_ID}-{SPAN_ID}-03 parent={PARENT_ID}>"
+
+
+def test_a_child_may_have_an_id_that_is_known_already() -> None:
+    parent = TraceContext.new_root(baggage=Baggage({"tenant": "acme"}))
+
+    child = parent.child(span_id=SPAN_ID)
+
+    assert (child.trace_id, child.span_id, child.parent_span_id) == (parent.trace_id, SPAN_ID, parent.span_id)
+    assert child.baggage == parent.baggage
+
+
+@pytest.mark.parametrize("span_id", ["0" * 16, "a" * 15, "a" * 17, "A" * 16, "", 7, b"a" * 16])
+def test_a_child_with_an_id_that_cannot_be_is_refused(span_id: Any) -> None:
+    with pytest.raises(InvalidTraceparentError, match="span_id must be 16 lower-case hexadecimal digits"):
+        TraceContext.new_root().child(span_id=span_id)

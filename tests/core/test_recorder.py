@@ -382,3 +382,24 @@ def test_what_set_tracer_sets_is_what_get_tracer_returns() -> None:
     finally:
         set_tracer(None)
     assert get_tracer() is None
+
+
+@pytest.mark.parametrize("is_scheduled", [True, False])
+def test_what_a_clock_started_is_told_from_the_rest_in_a_file(tmp_path: Path, *, is_scheduled: bool) -> None:
+    recorder = JsonLinesRecorder(tmp_path / "spans.jsonl")
+    recorder.start(operation(is_scheduled=is_scheduled)).end("ok")
+    recorder.close()
+
+    assert [span.is_scheduled for span in read_spans(tmp_path / "spans.jsonl")] == [is_scheduled]
+
+
+def test_a_file_from_before_clocks_were_told_can_be_read(tmp_path: Path) -> None:
+    path = tmp_path / "spans.jsonl"
+    recorder = JsonLinesRecorder(path)
+    recorder.start(operation()).end("ok")
+    recorder.close()
+    fields = json.loads(path.read_text())
+    del fields["is_scheduled"]
+    path.write_text(json.dumps(fields))
+
+    assert [(span.name, span.is_scheduled) for span in read_spans(path)] == [("process orders", False)]

@@ -25,6 +25,7 @@ from kombu.entity import Queue
 import spakky.tracing
 from brokers.guarded import Guarded
 from integrations.celery_office import PATIENCE, hooked, new_app
+from integrations.worker_notes import read_notes
 from spakky.tracing.context import TraceContext
 from spakky.tracing.recorder import JsonLinesRecorder, read_spans
 
@@ -178,8 +179,7 @@ class Branch:
 
     def all_notes(self) -> list[dict[str, Any]]:
         """Return all notes so far."""
-        lines = self._notes.read_text().splitlines() if self._notes.exists() else []
-        return [json.loads(line) for line in lines]
+        return read_notes(self._notes)
 
     def _start(self, name: str, command: Sequence[str]) -> None:
         self._started.append(name)

@@ -280,6 +280,36 @@ class Office:
                 _make_current(left)
 
 
+class Step:
+    """A task of an office, for a canvas.
+
+    Attributes:
+        signature: How to call it.
+        headers: The headers that it was called with.
+    """
+
+    def __init__(self, office: Office) -> None:
+        self.signature = office.call.si(office.take(self.look))
+        self.headers: dict[str, Any] | None = None
+        self._context: TraceContext | None = None
+        self._done = threading.Event()
+
+    def wait(self) -> None:
+        """Wait until it has run."""
+        assert self._done.wait(PATIENCE)
+
+    def context(self) -> TraceContext:
+        """Return the context in which it ran, once it has."""
+        self.wait()
+        assert self._context is not None
+        return self._context
+
+    def look(self, running: Task) -> None:
+        """Keep what the running task sees."""
+        self._context, self.headers = TraceContext.get(), running.request.headers
+        self._done.set()
+
+
 def _make_current(context: TraceContext | None) -> None:
     if context is None:
         TraceContext.clear()

@@ -43,6 +43,7 @@ from integrations.arq_counter import (
     to_json,
     worker_of,
 )
+from integrations.worker_notes import read_notes
 from spakky.tracing.baggage import Baggage
 from spakky.tracing.boundaries.publish import Publishing
 from spakky.tracing.context import TraceContext
@@ -1107,11 +1108,15 @@ class Kiosk:
 
     async def notes(self, job_id: str, count: int = 1) -> list[dict[str, Any]]:
         """Return what a job has noted in each attempt."""
-        return await self._wait(lambda: [note for note in self._read_notes() if note["id"] == job_id], count)
+        return await self._wait(
+            lambda: [note for note in read_notes(self._notes) if note["id"] == job_id], count
+        )
 
     async def ticks(self, count: int) -> list[dict[str, Any]]:
         """Return what the cron job has noted."""
-        return await self._wait(lambda: [note for note in self._read_notes() if "tick" in note["id"]], count)
+        return await self._wait(
+            lambda: [note for note in read_notes(self._notes) if "tick" in note["id"]], count
+        )
 
     async def spans(self, trace_id: str, count: int) -> list[Span]:
         """Return the recorded spans of a trace, of all processes."""
@@ -1125,10 +1130,6 @@ class Kiosk:
             assert time.monotonic() < deadline, self._guarded.log(worker)
             await asyncio.sleep(0.02)
         return found
-
-    def _read_notes(self) -> list[dict[str, Any]]:
-        lines = self._notes.read_text().splitlines() if self._notes.exists() else []
-        return [json.loads(line) for line in lines]
 
     def _environment(self) -> dict[str, str]:
         apps = Path(__file__).parent / "arq_apps"

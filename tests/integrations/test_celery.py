@@ -27,6 +27,7 @@ from kombu.exceptions import EncodeError, OperationalError
 
 from brokers.ports import free_port
 from contract.contexts import STALE, TRACEPARENT
+from contract.fitting import FittingContract
 from contract.receiving import SENDER, HandlerError, ReceivingContract
 from contract.sending import SendingContract, Wire
 from integrations.celery_office import (
@@ -202,6 +203,28 @@ class TestSendingOnRedis(TestSending):
     def _on(self, redis_desk: Desk) -> Iterator[None]:
         with redis_desk.with_new_mailbox() as self.desk:
             yield
+
+
+class TestFitting(FittingContract):
+    """No signal tells that a message goes over AMQP, so the headers of all fit into a frame of RabbitMQ."""
+
+    fitting_ways = ["apply_async", "send_task"]
+    largest = 130_590
+
+    @pytest.fixture(autouse=True)
+    def _on(self, desk: Desk) -> None:
+        self.desk = desk
+
+    async def send_filled(self, way: str, filling: int, **options: Any) -> None:
+        headers = {"filling": "x" * filling}
+        with hooked(self.desk.app, **options):
+            if way == "apply_async":
+                self.desk.order.apply_async(headers=headers)
+            else:
+                self.desk.app.send_task("desk.order", headers=headers)
+
+    async def arrived(self) -> Wire:
+        return {name: [value] for name, value in arrived(self.desk).items()}
 
 
 class TestReceiving(ReceivingContract):

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import json
 import logging
 import os
 import sys
@@ -41,6 +40,7 @@ from integrations.dramatiq_works import (
     new_broker,
     traced,
 )
+from integrations.worker_notes import read_notes
 from spakky.tracing.baggage import Baggage
 from spakky.tracing.boundaries.publish import Publishing
 from spakky.tracing.context import Scope, TraceContext
@@ -1104,7 +1104,9 @@ class Mill:
 
     def notes(self, message_id: str, count: int = 1) -> list[dict[str, Any]]:
         """Return what an actor has noted in each attempt."""
-        return self._wait(lambda: [note for note in self._read_notes() if note["id"] == message_id], count)
+        return self._wait(
+            lambda: [note for note in read_notes(self._notes) if note["id"] == message_id], count
+        )
 
     def spans(self, trace: TraceContext, count: int) -> list[Span]:
         """Return the recorded spans of a trace, of all processes, in the order in which they began."""
@@ -1121,10 +1123,6 @@ class Mill:
             assert time.monotonic() < deadline, self.worker.excuse("worker") or self.worker.log("worker")
             time.sleep(0.02)
         return found
-
-    def _read_notes(self) -> list[dict[str, Any]]:
-        lines = self._notes.read_text().splitlines() if self._notes.exists() else []
-        return [json.loads(line) for line in lines]
 
     def _command(self) -> list[str]:
         apps = Path(__file__).parent / "dramatiq_apps"

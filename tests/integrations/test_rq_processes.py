@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import sys
 import time
@@ -19,6 +18,7 @@ from rq.command import send_stop_job_command
 
 from brokers.guarded import Guarded
 from integrations.rq_office import queues_with
+from integrations.worker_notes import read_notes
 from spakky.tracing.context import TraceContext
 from spakky.tracing.recorder import JsonLinesRecorder, read_spans
 
@@ -79,7 +79,7 @@ class Branch:
 
     def notes(self, job_id: str, count: int = 1) -> list[dict[str, Any]]:
         """Return what a job and its callbacks have noted."""
-        return self._wait(lambda: [note for note in self._read_notes() if note["id"] == job_id], count)
+        return self._wait(lambda: [note for note in read_notes(self._notes) if note["id"] == job_id], count)
 
     def spans(self, sent: TraceContext, count: int) -> list[Span]:
         """Return the recorded runs of a trace."""
@@ -103,10 +103,6 @@ class Branch:
             assert time.monotonic() < deadline, self._guarded.excuse("worker") or self._guarded.log("worker")
             time.sleep(0.02)
         return found
-
-    def _read_notes(self) -> list[dict[str, Any]]:
-        lines = self._notes.read_text().splitlines() if self._notes.exists() else []
-        return [json.loads(line) for line in lines]
 
     def _command(self, kind: str) -> list[str]:
         program, *options = WORKERS[kind]

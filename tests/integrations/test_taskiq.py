@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import json
 import logging
 import os
 import sys
@@ -59,6 +58,7 @@ from integrations.taskiq_depot import (
     until,
     working,
 )
+from integrations.worker_notes import read_notes
 from spakky.tracing.baggage import Baggage
 from spakky.tracing.context import TraceContext
 from spakky.tracing.error import WrongUseError
@@ -1225,7 +1225,7 @@ class Branch:
 
     def notes(self, task_id: str, count: int = 1) -> list[dict[str, Any]]:
         """Return what a task has noted in each attempt."""
-        return self._wait(lambda: [note for note in self._read_notes() if note["id"] == task_id], count)
+        return self._wait(lambda: [note for note in read_notes(self._notes) if note["id"] == task_id], count)
 
     def spans(self, trace: TraceContext, count: int) -> list[Span]:
         """Return the recorded spans of a trace, of all processes."""
@@ -1238,10 +1238,6 @@ class Branch:
             assert time.monotonic() < deadline, self._worker.log("worker")
             time.sleep(0.02)
         return found
-
-    def _read_notes(self) -> list[dict[str, Any]]:
-        lines = self._notes.read_text().splitlines() if self._notes.exists() else []
-        return [json.loads(line) for line in lines]
 
 
 @pytest.fixture(scope="module", params=["rabbitmq", "redis"])

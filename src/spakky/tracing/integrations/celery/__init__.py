@@ -13,9 +13,12 @@ context that its message carries. Facts:
 - Eager tasks and direct calls send no message: an eager task is a child of its caller, a direct call is part
   of it.
 - What the worker's main process sends for a child that is gone (errbacks after a hard time limit, another
-  attempt) belongs to the run of that child, except under protocol 1, whose messages do not name it.
+  attempt) belongs to the run of that child, and to its sender if it never started. Under protocol 1 an
+  errback starts a trace, as its message names no parent. An errback that takes the request is called in
+  place, which Celery tells nobody: in the main process it has no context.
 - The body of a chord is a child of the task that sends it, and links to all recorded header tasks, if the
-  result backend is a store of keys and values (Redis, memcached, files, ...). Up to 128 are linked to.
+  result backend is a store of keys and values (Redis, memcached, files, ...). Up to 128 are linked to. Where
+  the header fails, the errbacks of the body have the links.
 - What beat sends starts a trace at each tick.
 - Publishing that fails sends no signal. Its recorded span becomes an error when the same thread or task
   publishes or runs something next, or when it ends; there is no exception in it.

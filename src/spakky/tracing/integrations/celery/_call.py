@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, cast, get_args
 
 from spakky.tracing.boundaries.options import CallOptions, Policy, Relation
 from spakky.tracing.carriers.celery import CARRIER, RELATION
+from spakky.tracing.error import WrongUseError
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
@@ -37,6 +38,7 @@ def call_headers(existing: Mapping[str, Any] | None = None, **options: Unpack[Ca
         WrongUseError: *existing* cannot be the headers of a message, or an option is not known.
     """
     policy = Policy.of(CallOptions, options)
+    _check(policy)
     headers = CARRIER.copy(existing)
     if policy.enabled is False:
         CARRIER.set(headers, RELATION, _OFF)
@@ -62,6 +64,16 @@ def relation_wanted_by(request: Context) -> Relation | None:
     """Return the relation that a call asked for, `None` if it did not."""
     wanted = _wanted_by(request)
     return cast("Relation", wanted) if wanted in get_args(Relation) else None
+
+
+def _check(policy: Policy) -> None:
+    """Refuse what stands for many messages: a call is one."""
+    if not isinstance(policy.relation, str):
+        message = f"relation= of a call takes 'child', 'link' or 'root', got {type(policy.relation).__name__}"
+        raise WrongUseError(message)
+    if not isinstance(policy.enabled, bool):
+        message = f"enabled= of a call takes True or False, got {type(policy.enabled).__name__}"
+        raise WrongUseError(message)
 
 
 def _wanted_by(request: Context) -> object:

@@ -3,12 +3,13 @@
 The tasks of a chord's header run anywhere, and any of them may be the one that sends the body. So each
 leaves its context in the result backend, which a chord needs anyway, next to Celery's own keys of the group;
 who sends the body collects them and writes them into its message. Only what is recorded can be linked to.
+Where the header fails, it is the errbacks of the body that wait for all of it, so they have the links.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from celery.backends.base import BaseKeyValueStoreBackend
@@ -42,10 +43,10 @@ def remember(task: Task, context: TraceContext) -> None:
         _logger.debug("a chord's body will not link to task %s", request.id, exc_info=True)
 
 
-def links_from(task: Task) -> str:
-    """Return the links of the chord's body that a running *task* sends, as a header; empty for none."""
+def links_from(task: Task, request: Context) -> str:
+    """Return the links of the chord's body that the run *request* of *task* sends; empty for none."""
     try:
-        return ",".join(_collect(task))
+        return ",".join(_collect(task.backend, request))
     except Exception:  # likewise
         _logger.debug("a chord's body has no links", exc_info=True)
         return ""
@@ -89,24 +90,41 @@ def _mapping(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
-def _collect(task: Task) -> list[str]:
+def _collect(backend: object, request: Context) -> list[str]:
     """Take what the header tasks have left out of the backend."""
-    backend = task.backend
     if not isinstance(backend, BaseKeyValueStoreBackend):
         return []
-    group_id, size = _group_of(task.request)
+    group_id, size = _group_of(request)
     keys = [_key(backend, group_id, index) for index in range(min(size, _MOST))]
-    left = [backend.get(key) for key in keys]
-    for key in keys:
-        backend.delete(key)
-    return [value.decode() if isinstance(value, bytes) else str(value) for value in left if value]
+    left = {key: value for key, value in zip(keys, _values_of(backend, keys), strict=True) if value}
+    _forget(backend, left)
+    return [value.decode() if isinstance(value, bytes) else str(value) for value in left.values()]
+
+
+def _values_of(backend: BaseKeyValueStoreBackend, keys: list[Any]) -> list[Any]:
+    """Return what a store has for *keys*, at once where it can: how large a header is mostly nobody says."""
+    try:
+        values = backend.mget(keys)
+    except NotImplementedError:
+        return [backend.get(key) for key in keys]
+    return [values.get(key) for key in keys] if isinstance(values, Mapping) else list(values)
+
+
+def _forget(backend: BaseKeyValueStoreBackend, keys: Iterable[Any]) -> None:
+    try:
+        for key in keys:  # which are there: some stores refuse to delete what is not
+            backend.delete(key)
+    except Exception:  # likewise
+        _logger.debug("what a chord has left in the backend stays until it expires", exc_info=True)
 
 
 def _group_of(request: Context) -> tuple[Any, int]:
-    """Return the id and the size of a chord's header."""
+    """Return the id of a chord's header, and its size as far as that is known."""
     if request.get("task") == _POLLING_TASK:
-        return request.get("args")[0], len(request.get("kwargs")["result"])
-    return request.group, _mapping(request.chord).get("chord_size") or _MOST
+        arguments: Any = request.get("args")
+        options: Any = request.get("kwargs")
+        return arguments[0], len(options["result"])
+    return request.group, _MOST
 
 
 def _contexts_in(text: str) -> Iterator[TraceContext]:

@@ -92,7 +92,8 @@ def hook_of(app: Celery) -> Hook | None:
 
 def sending_hook() -> Hook | None:
     """Return the hook of the running task's application, or else the one that was made last."""
-    own = hook_of(current_task.app) if current_task else None
+    running: Any = current_task
+    own = hook_of(running.app) if running else None
     return own or any_hook()
 
 

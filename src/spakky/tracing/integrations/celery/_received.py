@@ -2,8 +2,8 @@
 
 A child that is killed (a hard time limit, `revoke(terminate=True)`, out of memory) cannot call its errbacks
 or be tried again; the main process does that for it, and has no context. So it chooses the ids of each run
-when it receives the message, and hands them over in `delivery_info`: Celery makes that anew for each message,
-and no retry sends it on.
+when it receives the message, and hands them over in `delivery_info`: Celery makes that anew for each message.
+A retry of a message from a named exchange makes properties of what is in there; ours is taken out again.
 """
 
 from __future__ import annotations
@@ -24,23 +24,19 @@ __all__ = ["choose_ids", "ids_of", "request_behind"]
 
 _IDS: Final = "spakky_tracing_ids"
 
-# By the id of a task, and of the body of its chord, whose errbacks are called where a header task is lost.
-_requests: Final[WeakValueDictionary[str, Request]] = WeakValueDictionary()
+_requests: Final[WeakValueDictionary[str, Request]] = WeakValueDictionary()  # by the id of the task
 
 
 def choose_ids(request: Request) -> None:
     """Choose the ids of the run of a received message."""
     request.delivery_info[_IDS] = TraceContext.new_root().to_traceparent()
     _requests[request.id] = request
-    for body_id in ids_in(_chord_of(request)):
-        _requests[body_id] = request
 
 
-def _chord_of(request: Request) -> object:
-    try:
-        return request.chord
-    except Exception:  # noqa: BLE001 - Celery takes messages in which there is no place for it
-        return None
+def forget_ids(properties: object) -> None:
+    """Take the ids of a run out of the *properties* of a message."""
+    if isinstance(properties, dict):
+        properties.pop(_IDS, None)
 
 
 def ids_of(request: Context) -> TraceContext | None:
@@ -59,5 +55,28 @@ def request_behind(message: Mapping[str, Any]) -> Request | None:
         message: Celery's own fields of a message that no running task sends.
     """
     task_id, parent_id = message.get("id"), message.get("parent_id")
-    tried_again = _requests.get(task_id) if isinstance(task_id, str) and message.get("retries") else None
-    return tried_again or (_requests.get(parent_id) if isinstance(parent_id, str) else None)
+    if isinstance(task_id, str) and message.get("retries") and task_id in _requests:
+        return _requests.get(task_id)
+    if not isinstance(parent_id, str):
+        return None
+    return _requests.get(parent_id) or _header_task_of(parent_id)
+
+
+def _header_task_of(body_id: str) -> Request | None:
+    """Return the task whose loss has just failed the chord of a body, `None` if there is none.
+
+    The errbacks of a chord name its body as their parent, which never ran.
+    """
+    from celery.worker.state import reserved_requests  # noqa: PLC0415 - only a worker has loaded it anyway
+
+    received = [request for each in _requests.valuerefs() if (request := each()) is not None]
+    done = [request for request in received if request not in reserved_requests]
+    lost = [request for request in done if body_id in ids_in(_chord_of(request))]
+    return max(lost, key=lambda request: request.time_start or 0, default=None)
+
+
+def _chord_of(request: Request) -> object:
+    try:
+        return request.chord
+    except Exception:  # noqa: BLE001 - Celery takes messages in which there is no place for it
+        return None

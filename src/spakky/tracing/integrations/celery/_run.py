@@ -35,14 +35,14 @@ class Run:
         request: The task's request.
     """
 
-    def __init__(self, hook: Hook, request: Context) -> None:
+    def __init__(self, hook: Hook, task: Task, request: Context) -> None:
         self.hook: Final = hook
         self.request: Final = request
+        self._task: Final = task
         self._caller = self._find_caller()
         self._processing: Processing[Context] = hook.receiver(request).process(
             request, sender=self._caller, links=_chord.links_in(request), ids=ids_of(request)
         )
-        self._task: Task | None = None
         self._chord_links: str | None = None
 
     @property
@@ -50,12 +50,16 @@ class Run:
         """What is current in it, `None` where that is switched off."""
         return self._processing.context or self._processing.expected_context()
 
-    def open(self, task: Task) -> None:
-        """Make the context of the running *task* current."""
-        self._task = task
+    @property
+    def sender(self) -> TraceContext | None:
+        """The context of who sent the task, `None` if there is none to know of."""
+        return self._caller or self.hook.receiver(self.request).context_from(self.request)
+
+    def open(self) -> None:
+        """Make the context of the running task current."""
         processing = self._processing.open()
         if self.request.chord and not self.request.is_eager and processing.is_recorded and processing.context:
-            _chord.remember(task, processing.context)
+            _chord.remember(self._task, processing.context)
 
     def close(self, outcome: Outcome, error: BaseException | None = None) -> None:
         """Put back what was current before the task."""
@@ -79,20 +83,19 @@ class Run:
             return self.hook.retry_sender.headers(headers)
 
     def links_for(self, message: Mapping[str, Any]) -> str:
-        """Return the links of a *message* that this run sends; only the body of a chord has some."""
-        if self._task is None or message.get("id", "") not in _chord.ids_in(
-            _chord.body_sent_by(self.request)
-        ):
+        """Return the links of a *message* that this run sends: the body of a chord, or an errback of it."""
+        family = message.get("id"), message.get("parent_id")
+        if not any(each in family for each in _chord.ids_in(_chord.body_sent_by(self.request))):
             return ""
         if self._chord_links is None:  # Celery may try to send it several times
-            self._chord_links = _chord.links_from(self._task)
+            self._chord_links = _chord.links_from(self._task, self.request)
         return self._chord_links
 
     def _first_sender(self) -> TraceContext | None:
         """Return what all attempts are children of: the first sender, or else the first attempt itself."""
         if self.hook.starts_trace(self.request):
             return self.context
-        return self._caller or self.hook.receiver(self.request).context_from(self.request) or self.context
+        return self.sender or self.context
 
     def _find_caller(self) -> TraceContext | None:
         """Return the context in which an eager task is called, unless the one in its headers counts."""

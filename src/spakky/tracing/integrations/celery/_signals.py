@@ -32,12 +32,11 @@ from spakky.tracing.integrations.celery._publishing import (
     end_publishing,
     forget_exit,
 )
-from spakky.tracing.integrations.celery._received import choose_ids, request_behind
+from spakky.tracing.integrations.celery._received import choose_ids, forget_ids, request_behind
 from spakky.tracing.integrations.celery._run import Run, current_run
 
 if TYPE_CHECKING:
     from celery import Task
-    from celery.worker.request import Request
 
     from spakky.tracing.integrations.celery._hook import Hook
     from spakky.tracing.tracer import Outcome
@@ -78,33 +77,37 @@ class _Message(NamedTuple):
 
 def _before_publish(sender: str, headers: dict[str, Any], body: object, **signal: Any) -> None:
     end_publishing("error")
+    forget_ids(signal.get("properties"))
     fields = body if isinstance(body, Mapping) else headers
     message = _Message(sender, headers, fields, names_of_task(sender, signal))
     run = current_run()
     if run is not None:
         _publish_from(run, sending_hook(), message)
         return
-    run = _run_of_lost_child(fields)
-    if run is None:
+    request: Any = request_behind(fields)
+    hook = request and hook_of(request.app)
+    if hook is None:
         _publish(sending_hook(), message)
         return
-    with TraceContext.use(run.context):
-        _publish_from(run, run.hook, message)
+    run = Run(hook, request.task, Context(request.request_dict))
+    with TraceContext.use(run.sender if request.time_start is None else run.context):
+        _publish_from(run, hook, message)
 
 
 def _publish_from(run: Run, hook: Hook | None, message: _Message) -> None:
     """Write what a message of a run carries: its context, or the first sender's in a next attempt."""
     if not run.is_tried_again_as(message.fields):
-        _publish(hook, message, run.links_for(message.fields))
+        _publish(hook, message, run)
     elif run.carries_to(message.names):
         _write(message.headers, run.headers_of_next_attempt(message.headers))
 
 
-def _publish(hook: Hook | None, message: _Message, links: str = "") -> None:
-    """Write the context of now into a message."""
+def _publish(hook: Hook | None, message: _Message, run: Run | None = None) -> None:
+    """Write the context of now into a message, which may be one of a *run*."""
     headers, names = message.headers, message.names
     if hook is None or _call.take_off(headers) or not hook.sender.writes_to(names[-1], names):
         return
+    links = "" if run is None else run.links_for(message.fields)
     existing = {name: value for name, value in headers.items() if name != LINKS}
     publishing = hook.sender.publish(
         {**existing, LINKS: links} if links else existing,
@@ -122,7 +125,7 @@ def _after_publish(**signal: Any) -> None:
     end_publishing("ok")
 
 
-def _received(request: Request, **signal: Any) -> None:
+def _received(request: Any, **signal: Any) -> None:
     del signal
     if hook_of(request.app) is not None:
         choose_ids(request)
@@ -137,12 +140,12 @@ def _before_run(task: Task, **signal: Any) -> None:
     hook = hook_of(task.app)
     if hook is None:
         return
-    run = Run(hook, request)
+    run = Run(hook, task, request)
     _runs.add(run)
     setattr(request, RUN, run)
     if not request.is_eager:
         _open_run.set(run)
-    run.open(task)
+    run.open()
 
 
 def _after_run(task: Task, state: str | None, retval: object, **signal: Any) -> None:
@@ -200,13 +203,6 @@ def _write(headers: dict[str, Any], written: dict[str, Any]) -> None:
     headers.update(written)
     for name in headers.keys() - written.keys():
         del headers[name]
-
-
-def _run_of_lost_child(fields: Mapping[str, Any]) -> Run | None:
-    """Return the run that the worker's main process sends a message for, `None` if it is for no run."""
-    request = request_behind(fields)
-    hook = None if request is None else hook_of(request.app)
-    return None if request is None or hook is None else Run(hook, Context(request.request_dict))
 
 
 def _end_lost_run() -> None:
