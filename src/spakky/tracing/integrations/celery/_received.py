@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from celery.app.task import Context
     from celery.worker.request import Request
 
-__all__ = ["choose_ids", "ids_of", "request_behind"]
+__all__ = ["choose_ids", "forget_ids", "ids_of", "request_behind"]
 
 _IDS: Final = "spakky_tracing_ids"
 
@@ -54,6 +54,8 @@ def request_behind(message: Mapping[str, Any]) -> Request | None:
     Args:
         message: Celery's own fields of a message that no running task sends.
     """
+    if not _requests:  # this process is no worker
+        return None
     task_id, parent_id = message.get("id"), message.get("parent_id")
     if isinstance(task_id, str) and message.get("retries") and task_id in _requests:
         return _requests.get(task_id)
