@@ -1,4 +1,4 @@
-"""The README's code, run as it stands: only the addresses and the names of queues are put in."""
+"""The code of the README and of `docs` as it stands, with addresses and names of queues put in."""
 
 from __future__ import annotations
 
@@ -11,9 +11,15 @@ from uuid import uuid4
 import pytest
 
 README = Path(__file__).parent.parent / "README.md"
-BLOCKS: list[str] = re.findall(
-    r"^```python\n(.*?)^```", README.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
-)
+DOCS = README.parent / "docs"
+
+
+def blocks_of(page: Path) -> list[str]:
+    text = page.read_text(encoding="utf-8")
+    return re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+
+
+BLOCKS = blocks_of(README)
 
 
 def block(word: str) -> str:
@@ -38,6 +44,9 @@ def test_every_block_has_its_test() -> None:
     words = ["AIOKafkaProducer", "aio_pika", "celery", "configure", "TraceFilter"]
 
     assert sorted(block(word) for word in words) == sorted(BLOCKS)
+    assert {page.name: len(blocks) for page in DOCS.glob("*.md") if (blocks := blocks_of(page))} == {
+        "celery.md": 1
+    }
 
 
 def test_kafka(kafka_address: str, tmp_path: Path) -> None:
@@ -70,6 +79,17 @@ def test_celery(amqp_url: str, redis_url: str, tmp_path: Path) -> None:
         worker.wait(20)
 
     assert ids["sent"] == ids["received"]
+
+
+def test_options_of_celery(amqp_url: str, tmp_path: Path) -> None:
+    (code,) = blocks_of(DOCS / "celery.md")
+    named = code.replace("amqp://guest:guest@localhost/", amqp_url).replace(
+        "celery.install(", f'app.conf.task_default_queue = "shop-{uuid4().hex}"\ncelery.install('
+    )
+
+    finished = run(named, tmp_path)
+
+    assert (finished.stdout, finished.stderr) == ("sent\n", "")
 
 
 def test_options(tmp_path: Path) -> None:
