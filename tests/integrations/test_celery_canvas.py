@@ -490,10 +490,11 @@ class TestLostTasks:
 
     def test_a_header_task_that_is_terminated_has_the_errback_of_the_chord(self, prefork: Kitchen) -> None:
         """C-11, C-12: Celery calls none of the task's own for what is revoked."""
-        kitchen, hang, errback = prefork, prefork.dish("hang"), prefork.dish()
+        kitchen, hang, other, errback = prefork, prefork.dish("hang"), prefork.dish(), prefork.dish()
 
-        kitchen.order(chord([hang, kitchen.dish()], kitchen.dish().on_error(errback), app=kitchen.app))
+        kitchen.order(chord([hang, other], kitchen.dish().on_error(errback), app=kitchen.app))
         running = kitchen.note(hang)
+        kitchen.span(kitchen.note(other)["span_id"])  # or else it might return last, and send the errback
         kitchen.revoke(hang, terminate=True, signal="SIGKILL")
 
         assert kitchen.caller(kitchen.note(errback)) == running["span_id"]
