@@ -530,6 +530,26 @@ class TestFailedSending:
             ("send depot.order", "ok"),
         ]
 
+    @pytest.mark.parametrize("hook", ["pre_send", "post_send"])
+    async def test_a_middleware_before_ours_may_send_meanwhile(self, on_redis: Depot, hook: str) -> None:
+        journal = on_redis.broker.register_task(order, "depot.journal")
+        task = on_redis.broker.register_task(order, "depot.order")
+        recorder = MemoryRecorder()
+
+        async def write(message: TaskiqMessage) -> TaskiqMessage:
+            if message.task_name == task.task_name:
+                await journal.kiq()
+            return message
+
+        writer: type[TaskiqMiddleware] = type("Writer", (TaskiqMiddleware,), {hook: staticmethod(write)})
+        on_redis.broker.add_middlewares(writer(), taskiq.TraceMiddleware(tracer=recorder))
+        await task.kiq()
+
+        assert sorted((span.name, span.outcome) for span in recorder.spans) == [
+            ("send depot.journal", "ok"),
+            ("send depot.order", "ok"),
+        ]
+
     async def test_the_end_of_the_task_that_sends_ends_it_as_an_error(self, depot: Depot) -> None:
         recorder = MemoryRecorder()
 

@@ -20,7 +20,8 @@ that its message carries; so do its dependencies, and sync tasks in a pool of th
   `pack.kicker().with_labels(**taskiq.headers()).schedule_by_time(source, time, 1)`.
 - Sending that fails reaches no middleware. Its recorded span becomes an error when the same asyncio task
   sends something next, or when the taskiq task or the asyncio task around it ends; there is no exception in
-  it.
+  it. A middleware that sends messages of its own while one is sent looks the same from after this one, and
+  so belongs before it in the list.
 - If another middleware raises, a run is told no end either: its span becomes an error when its asyncio task
   ends. With `InMemoryBroker(await_inplace=True)` that is the caller's, whose context stays that of the run
   until then.
