@@ -5,7 +5,7 @@
 
 The example starts the worker itself. By hand it is
 
-    cd examples && arq arq_example.WorkerSettings
+    cd examples && ARQ_QUEUE=orders arq arq_example.WorkerSettings
 """
 
 import asyncio

@@ -20,6 +20,7 @@ from dramatiq import actor, set_broker
 from dramatiq.brokers.redis import RedisBroker
 from dramatiq.results import Results
 from dramatiq.results.backends.redis import RedisBackend
+from redis import Redis
 
 from spakky.tracing import TraceContext
 from spakky.tracing.integrations import dramatiq
@@ -28,7 +29,8 @@ REDIS_URL = os.environ.get("REDIS_URL", "redis://localhost:6379/0")
 QUEUE = os.environ.setdefault("QUEUE", f"orders-{uuid4().hex}")  # the worker takes it from here
 
 broker = RedisBroker(url=REDIS_URL, namespace=QUEUE)
-broker.add_middleware(Results(backend=RedisBackend(url=REDIS_URL, namespace=QUEUE)))
+results = Redis.from_url(REDIS_URL, socket_timeout=60)  # longer than anybody waits for a result
+broker.add_middleware(Results(backend=RedisBackend(client=results, namespace=QUEUE)))
 broker.add_middleware(dramatiq.TraceMiddleware())
 set_broker(broker)
 

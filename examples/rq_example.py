@@ -33,7 +33,7 @@ def pack(order: int) -> str:
 def main() -> None:
     """Enqueue a job within a trace, and see it run in the same trace."""
     name = f"orders-{uuid4().hex}"
-    with Redis.from_url(REDIS_URL) as connection, worker(name):
+    with Redis.from_url(REDIS_URL, socket_timeout=60) as connection, worker(name):  # it waits for the result
         queue = rq.TraceQueue(name, connection=connection)
         with TraceContext.use(TraceContext.new_root()):
             job = queue.enqueue("rq_example.pack", 1)  # RQ takes no function of the main module itself

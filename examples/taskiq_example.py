@@ -5,7 +5,7 @@
 
 The example runs its tasks itself, as `taskiq.api` offers it. In a process of their own they run by
 
-    taskiq worker --app-dir examples taskiq_example:broker
+    TASKIQ_QUEUE=orders taskiq worker --app-dir examples taskiq_example:broker
 """
 
 import asyncio

@@ -66,6 +66,7 @@ OFFERED = {
     "arq": {"wrap", "unwrap", "install", "uninstall", "context_from"},
     "rq": {"TraceJob", "TraceQueue", "headers", "context_from"},
     **{name: {"TraceMiddleware", "context_from"} for name in MIDDLEWARE},
+    "taskiq": {"TraceMiddleware", "headers", "context_from"},  # schedules pass no middleware
     "faststream": {"TraceMiddleware", "context_from", "process"},  # it has messages to pull as well
 }
 

@@ -656,6 +656,14 @@ class TestEnding:
         ]
         assert self.worker.jobs_failed == 1
 
+    async def test_a_retry_that_the_worker_does_not_do_is_an_error(self, counter: Counter) -> None:
+        def retry(ctx: Ctx) -> None:
+            raise Retry
+
+        (span,) = await self.run(counter, retry, retry_jobs=False)
+        assert (span.outcome, span.error) == ("error", "arq.worker.Retry")
+        assert self.worker.jobs_failed == 1
+
     async def test_a_job_that_takes_too_long_is_cancelled(self, counter: Counter) -> None:
         (span,) = await self.run(counter, lambda _: asyncio.sleep(60), job_timeout=0.02)
 

@@ -235,6 +235,11 @@ class TestClasses:
 
         assert list(office.queue(rq.TraceQueue).enqueue(CALL, "key").meta) == ["traceparent"]
 
+    def test_an_option_that_is_given_to_a_queue_is_refused(self, connection: Redis) -> None:
+        """RQ itself drops keywords that it does not know."""
+        with pytest.raises(WrongUseError, match=r"class ShopQueue\(TraceQueue, enabled=\.\.\.\)"):
+            rq.TraceQueue("orders", connection=connection, enabled=False)
+
     def test_a_class_of_the_user_can_be_in_between(self, office: Office) -> None:
         seen: list[str] = []
 

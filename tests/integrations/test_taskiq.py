@@ -91,8 +91,8 @@ async def depot(request: pytest.FixtureRequest, amqp_url: str, redis_url: str) -
 
 
 class TestSending(SendingContract):
-    ways = ["kiq", "with_labels", "AsyncKicker"]
-    recorded_ways = ways
+    recorded_ways = ["kiq", "with_labels", "AsyncKicker"]
+    ways = [*recorded_ways, "headers"]
     foreign = {
         "a": "text",
         "b": 7,
@@ -114,6 +114,10 @@ class TestSending(SendingContract):
         async def order(item: object) -> None:
             """Run nowhere."""
 
+        if way == "headers":
+            task = broker.register_task(order, "depot.order")
+            await task.kicker().with_labels(**taskiq.headers(headers, **options)).kiq(item)
+            return
         with hooked(broker, **options):
             if way == "kiq":
                 await broker.register_task(order, "depot.order", **labels).kiq(item)
@@ -523,6 +527,26 @@ class TestFailedSending:
         assert kept is not None
         assert [(span.name, span.outcome) for span in recorder.spans] == [
             ("send registered.nowhere", "error"),
+            ("send depot.order", "ok"),
+        ]
+
+    @pytest.mark.parametrize("hook", ["pre_send", "post_send"])
+    async def test_a_middleware_before_ours_may_send_meanwhile(self, on_redis: Depot, hook: str) -> None:
+        journal = on_redis.broker.register_task(order, "depot.journal")
+        task = on_redis.broker.register_task(order, "depot.order")
+        recorder = MemoryRecorder()
+
+        async def write(message: TaskiqMessage) -> TaskiqMessage:
+            if message.task_name == task.task_name:
+                await journal.kiq()
+            return message
+
+        writer: type[TaskiqMiddleware] = type("Writer", (TaskiqMiddleware,), {hook: staticmethod(write)})
+        on_redis.broker.add_middlewares(writer(), taskiq.TraceMiddleware(tracer=recorder))
+        await task.kiq()
+
+        assert sorted((span.name, span.outcome) for span in recorder.spans) == [
+            ("send depot.journal", "ok"),
             ("send depot.order", "ok"),
         ]
 
@@ -1033,6 +1057,25 @@ class TestSchedules:
         assert context is not None
         sent = TraceContext.from_traceparent(message["labels"]["traceparent"])
         assert sent.trace_id != context.trace_id
+
+    async def test_a_schedule_that_takes_the_context_by_hand_stays_in_its_trace(
+        self, on_redis: Depot
+    ) -> None:
+        task = on_redis.broker.register_task(order, "depot.order")
+        source = Schedules()
+        scheduler = TaskiqScheduler(on_redis.broker, [source])
+        recorder = MemoryRecorder()
+        with hooked(on_redis.broker, tracer=recorder):
+            with TraceContext.use(SENDER):
+                kicker = task.kicker().with_labels(**taskiq.headers())
+                await kicker.schedule_by_time(source, datetime.now(UTC))
+            with TraceContext.use(TraceContext.new_root()):
+                await scheduler.on_ready(source, source.kept.pop())
+            message = await on_redis.arrived()
+
+        (span,) = recorder.spans
+        assert (span.trace_id, span.parent_span_id) == (SENDER.trace_id, SENDER.span_id)
+        assert message["labels"]["traceparent"] == SENDER.to_traceparent()
 
 
 class TestInMemory:

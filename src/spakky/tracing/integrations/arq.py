@@ -348,7 +348,8 @@ class _Hook:
                 try:
                     return await coroutine(ctx, *args, **named)
                 except (Retry, RetryJob) as error:
-                    processing.close("retry", error.__cause__ or error.__context__)
+                    if self._keywords.get("retry_jobs") is not False:  # or else it fails by that
+                        processing.close("retry", error.__cause__ or error.__context__)
                     raise
 
         return cast("WorkerCoroutine", run)

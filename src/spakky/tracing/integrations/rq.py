@@ -41,13 +41,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from spakky.tracing._extras import raise_missing_extra
 from spakky.tracing.boundaries.client import Client
-from spakky.tracing.boundaries.options import ReceiveOptions, SendOptions, Settings
+from spakky.tracing.boundaries.options import Options, ReceiveOptions, SendOptions, Settings
 from spakky.tracing.boundaries.process import Processing, Receiver
 from spakky.tracing.boundaries.publish import Publishing, Sender
 from spakky.tracing.boundaries.verbs import Verbs
 from spakky.tracing.carriers import Delivery, count_in
 from spakky.tracing.carriers.mapping import CARRIER
 from spakky.tracing.context import TraceContext
+from spakky.tracing.error import WrongUseError
 
 try:
     from rq import Queue, Retry
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Unpack
 
+    from redis import Redis
     from redis.client import Pipeline
     from rq.queue import EnqueueData
 
@@ -262,6 +264,19 @@ class TraceQueue(Queue):
         super().__init_subclass__()
         cls._trace_settings = Settings(SendOptions, options, cls._trace_settings)
         cls._trace_sender = Sender(_CLIENT, cls._trace_settings)
+
+    def __init__(
+        self, name: str = "default", connection: Redis | None = None, *args: Any, **kwargs: Any
+    ) -> None:
+        """Make a queue, with the arguments of RQ's own.
+
+        Raises:
+            WrongUseError: There is an option of ours among them, which RQ would drop without a word.
+        """
+        for option in kwargs.keys() & Options.__annotations__.keys():
+            message = f"a queue takes options by its class: class ShopQueue(TraceQueue, {option}=...)"
+            raise WrongUseError(message)
+        super().__init__(name, connection, *args, **kwargs)
 
     def enqueue_job(self, job: Job, *args: Any, **kwargs: Any) -> Job:
         """Enqueue a job; all ways to enqueue one at once come here."""

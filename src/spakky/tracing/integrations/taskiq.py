@@ -15,10 +15,13 @@ that its message carries; so do its dependencies, and sync tasks in a pool of th
   pass no middleware: they are further attempts likewise, with the baggage that the message had.
 - Where the first attempt starts a trace, the message that the task gets carries that trace, for the attempts
   after it.
-- A schedule has no caller: each tick of it (a message with the label `schedule_id`) starts a new trace.
+- A schedule has no caller: each tick of it (a message with the label `schedule_id`) starts a new trace. To
+  stay in the trace that is current where it is made, it takes the context by hand:
+  `pack.kicker().with_labels(**taskiq.headers()).schedule_by_time(source, time, 1)`.
 - Sending that fails reaches no middleware. Its recorded span becomes an error when the same asyncio task
   sends something next, or when the taskiq task or the asyncio task around it ends; there is no exception in
-  it.
+  it. A middleware that sends messages of its own while one is sent looks the same from after this one, and
+  so belongs before it in the list.
 - If another middleware raises, a run is told no end either: its span becomes an error when its asyncio task
   ends. With `InMemoryBroker(await_inplace=True)` that is the caller's, whose context stays that of the run
   until then.
@@ -61,7 +64,7 @@ if TYPE_CHECKING:
     from spakky.tracing.boundaries.publish import Publishing
     from spakky.tracing.tracer import Outcome
 
-__all__ = ["TraceMiddleware", "context_from"]
+__all__ = ["TraceMiddleware", "context_from", "headers"]
 
 # Labels of taskiq's own: its retries, `Context.requeue()`, its scheduler, and where its brokers send to.
 _RETRIES: Final = "_retries"
@@ -100,6 +103,7 @@ _CLIENT: Final[Client[TaskiqMessage, dict[str, Any]]] = Client(
 )
 _VERBS: Final = Verbs(_CLIENT)
 
+headers = _VERBS.headers
 context_from = _VERBS.context_from
 
 
