@@ -180,6 +180,18 @@ def test_what_is_neither_on_nor_off_is_refused(wrong: Any) -> None:
         Policy(enabled=wrong)
 
 
+@pytest.mark.parametrize("wrong", [0, 5, "spans.jsonl", object()], ids=["0", "5", "path", "object"])
+def test_what_records_nothing_is_refused(wrong: Any) -> None:
+    with pytest.raises(WrongUseError, match=r"^tracer= takes an ITracer, such as a recorder, got \w+$"):
+        Policy(tracer=wrong)
+
+
+@pytest.mark.parametrize("wrong", [None, 0, 1, "no"], ids=repr)
+def test_what_is_neither_kept_nor_not_is_refused(wrong: Any) -> None:
+    with pytest.raises(WrongUseError, match=r"^keep= takes True or False, got "):
+        Policy(keep=wrong)
+
+
 # --- settings
 
 

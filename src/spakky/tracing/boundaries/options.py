@@ -120,6 +120,8 @@ class Policy:
             raise WrongUseError(message)
         _check_relation(self.relation)
         _check_enabled(self.enabled)
+        _check_tracer(self.tracer)
+        _check_keep(self.keep)
         object.__setattr__(self, "fields", frozenset(name.lower() for name in self.propagator.fields()))
 
     @classmethod
@@ -237,6 +239,18 @@ def _check_enabled(enabled: object) -> None:
         if not isinstance(each, bool):
             message = f"enabled= takes True, False or a mapping of names to these, got {each!r}"
             raise WrongUseError(message)
+
+
+def _check_tracer(tracer: object) -> None:
+    if tracer is not None and not callable(getattr(tracer, "start", None)):
+        message = f"tracer= takes an ITracer, such as a recorder, got {type(tracer).__name__}"
+        raise WrongUseError(message)
+
+
+def _check_keep(keep: object) -> None:
+    if not isinstance(keep, bool):
+        message = f"keep= takes True or False, got {keep!r}"
+        raise WrongUseError(message)
 
 
 def _named(choices: Mapping[str, ValueT], names: Sequence[str], *, default: ValueT) -> ValueT:
