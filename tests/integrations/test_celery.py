@@ -890,6 +890,28 @@ class TestRetries:
         wires = [arrived(desk)["traceparent"] for _ in range(2)]
         assert wires == [context.to_traceparent() for context in sent if context]
 
+    @pytest.mark.parametrize("retries", [None, "x", [1], {}], ids=repr)
+    def test_a_count_of_retries_of_any_type_is_none(
+        self, office: Office, desk: Desk, caplog: pytest.LogCaptureFixture, retries: object
+    ) -> None:
+        """C-22: clients of other languages may leave it empty; such a task may send one of its own id."""
+        context: list[TraceContext | None] = []
+
+        def body(self: Task) -> None:
+            context.append(TraceContext.get())
+            desk.order.apply_async(task_id=self.request.id)
+
+        recorder = MemoryRecorder()
+        with hooked(office.app, tracer=recorder, relation="link"), hooked(desk.app):
+            office.deliver(office.take(body), {"traceparent": TRACEPARENT, "retries": retries})
+            office.settle()
+
+        assert [message for message in caplog.messages if "Signal handler" in message] == []
+        assert [span.attempt for span in run_spans(recorder)] == [1]
+        assert context[0] is not None
+        assert context[0].trace_id != SENDER.trace_id
+        assert TraceContext.from_traceparent(arrived(desk)["traceparent"]).trace_id == context[0].trace_id
+
 
 class TestRetriesOfProtocol1:
     worker: ClassVar = {"protocol": 1}

@@ -8,11 +8,9 @@ from uuid import uuid4
 
 import pytest
 from celery import Task, chord
-from celery.contrib.testing.worker import start_worker
-from celery.signals import setup_logging
 from kombu.entity import Exchange, Queue
 
-from integrations.celery_office import PATIENCE, Office, Step, hooked, new_app, task
+from integrations.celery_office import PATIENCE, Office, Step, hooked
 from integrations.celery_store import Store
 from spakky.tracing.context import TraceContext
 from spakky.tracing.recorder import MemoryRecorder
@@ -103,29 +101,28 @@ class TestResultBackends:
 
 
 class TestNamedExchanges:
-    def test_the_ids_of_a_run_are_not_sent_on_by_its_next_attempt(self, redis_url: str) -> None:
+    def test_the_ids_of_a_run_are_not_sent_on_by_its_next_attempt(self, office: Office) -> None:
         """C-23: Celery makes properties of what a message from a named exchange says of its delivery."""
         name, seen, done = f"named-{uuid4().hex}", list[Any](), threading.Event()
-        app = new_app(redis_url, Queue(name, Exchange(name), routing_key="calls"))
 
-        @task(app, name="named.again", bind=True)
-        def again(self: Task) -> None:
-            seen.append((self.request.delivery_info["exchange"], sorted(self.request.properties)))
-            if self.request.retries == 0:
-                raise self.retry(countdown=0)
+        def again(running: Task) -> None:
+            seen.append((running.request.delivery_info["exchange"], sorted(running.request.properties)))
+            if running.request.retries == 0:
+                raise running.retry(countdown=0)
             done.set()
 
-        worker: Any = start_worker(app, pool="threads", concurrency=1, perform_ping_check=False)
-        setup_logging.connect(leave_logging_alone)
-        with hooked(app), worker:
-            again.apply_async(exchange=name, routing_key="calls")
+        bind(office, Exchange(name), "calls")
+        with hooked(office.app):
+            office.call.apply_async([office.take(again)], exchange=name, routing_key="calls")
             assert done.wait(PATIENCE)
-        setup_logging.disconnect(leave_logging_alone)
-        app.close()
+            office.settle()
 
         assert [exchange for exchange, _ in seen] == [name, name]
         assert [name for _, names in seen for name in names if "spakky" in name] == []
 
 
-def leave_logging_alone(**_: object) -> None:
-    """Keep Celery from taking the handlers off the root logger."""
+def bind(office: Office, exchange: Exchange, routing_key: str) -> None:
+    """Let an office have what is sent to an exchange, too."""
+    queue = Queue(office.app.conf.task_default_queue, exchange, routing_key, auto_delete=True)
+    with office.app.connection_for_write() as connection:
+        queue(connection.default_channel).declare()

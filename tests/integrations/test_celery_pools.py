@@ -272,6 +272,21 @@ class TestEndings:
         assert ending(lone, "waits", time_limit=0.2) == ("error", "gevent.timeout.Timeout")
         assert_nothing_stays(lone)
 
+    @in_pools(PREFORK)
+    def test_a_task_with_requests_of_its_own(self, lone: Branch) -> None:
+        """C-22: which let nobody change what they say of their delivery; its errback knows its run."""
+        errback = lone.app.signature("shop.look", immutable=True, options={"task_id": uuid4().hex})
+        task_id, trace = lone.send("waits_in_its_own_request", time_limit=0.3, link_error=errback)
+
+        (lost,) = lone.notes(task_id)
+        note = lone.notes(errback.options["task_id"])[0]  # Celery may call it twice
+        (send,) = lone.wait(
+            lambda: [span for span in lone.all_spans() if span.span_id == note["parent_span_id"]]
+        )
+        assert lost["trace_id"] == note["trace_id"] == trace.trace_id
+        assert send.parent_span_id == lost["span_id"]
+        assert "Signal handler" not in lone.log()
+
     @in_pools(PREFORK, GEVENT, EVENTLET)
     def test_a_revoke_that_terminates(self, lone: Branch) -> None:
         """C-04: by a signal, or by an exception in the greenlet."""

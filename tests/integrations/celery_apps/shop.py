@@ -10,10 +10,12 @@ import sys
 import time
 from contextvars import ContextVar
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from celery import Celery, Task, signals
 from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
+from celery.worker.request import Request
 from kombu.entity import Queue
 
 from spakky.tracing.boundaries.process import Processing
@@ -22,7 +24,7 @@ from spakky.tracing.context import TraceContext
 from spakky.tracing.integrations import celery
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 NOTES = Path(os.environ["SHOP_NOTES"])
 
@@ -202,6 +204,20 @@ def hurries(self: Task) -> None:
         time.sleep(60)
     except SoftTimeLimitExceeded:
         note(self, is_late=True)
+
+
+class OwnRequest(Request):
+    """A request as a task may have its own: what it says of its delivery cannot be changed."""
+
+    @property
+    def delivery_info(self) -> Mapping[str, Any]:
+        return MappingProxyType(super().delivery_info)
+
+
+@task(Request=OwnRequest)
+def waits_in_its_own_request(self: Task) -> None:
+    note(self)
+    time.sleep(60)
 
 
 @task()

@@ -14,7 +14,7 @@ from spakky.tracing.carriers.celery import CARRIER
 if TYPE_CHECKING:
     from spakky.tracing.carriers import Delivery
 
-__all__ = ["CLIENT", "IS_SCHEDULED", "RUN", "names_of_task"]
+__all__ = ["CLIENT", "IS_SCHEDULED", "RUN", "names_of_task", "retries_of"]
 
 IS_SCHEDULED: Final = "celery_beat_task"
 """The header by which beat marks what it sends (celery.beat.Scheduler.apply_async)."""
@@ -38,6 +38,12 @@ def names_of_task(task: str | None, delivery: Mapping[str, Any] | None) -> tuple
     return task or "", _destination(delivery)
 
 
+def retries_of(request: Context) -> int:
+    """Return how often a task was tried before; clients of other languages may write anything there."""
+    retries: object = request.retries
+    return retries if isinstance(retries, int) else 0
+
+
 def _destination(delivery: Mapping[str, Any] | None) -> str:
     """Return where a message goes to or came from; an exchange may be given as an object."""
     delivery = delivery or {}
@@ -55,7 +61,7 @@ def _delivery(request: Context) -> Delivery:
     headers = _custom_headers(request)
     delivery = delivery_from(headers, is_redelivered=_is_redelivered(request.delivery_info))
     return delivery._replace(
-        attempt=request.retries + (delivery.attempt or 1),
+        attempt=retries_of(request) + (delivery.attempt or 1),
         is_scheduled=headers.get(IS_SCHEDULED) is True,
     )
 

@@ -12,7 +12,7 @@ from spakky.tracing.boundaries.options import Relation, Settings
 from spakky.tracing.boundaries.process import Receiver
 from spakky.tracing.boundaries.publish import Sender
 from spakky.tracing.integrations.celery._call import is_off_for, relation_wanted_by
-from spakky.tracing.integrations.celery._client import CLIENT
+from spakky.tracing.integrations.celery._client import CLIENT, retries_of
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -48,11 +48,11 @@ class Hook:
         """Return what receives *request*: further attempts stay in the trace of the first one."""
         if is_off_for(request):
             return self._switched_off
-        return self._receivers["child"] if request.retries else self._receiver_of_call(request)
+        return self._receivers["child"] if retries_of(request) else self._receiver_of_call(request)
 
     def starts_trace(self, request: Context) -> bool:
         """Tell whether *request* is the first attempt in a trace of its own."""
-        return not request.retries and self._receiver_of_call(request).relation_to(request) != "child"
+        return not retries_of(request) and self._receiver_of_call(request).relation_to(request) != "child"
 
     def _receiver_of_call(self, request: Context) -> Receiver[Context]:
         """Return what receives *request* as its call wants it, unless its senders are not trusted."""

@@ -28,9 +28,14 @@ _requests: Final[WeakValueDictionary[str, Request]] = WeakValueDictionary()  # b
 
 
 def choose_ids(request: Request) -> None:
-    """Choose the ids of the run of a received message."""
-    request.delivery_info[_IDS] = TraceContext.new_root().to_traceparent()
-    _requests[request.id] = request
+    """Choose the ids of the run of a received message; it goes without where it has no usual place for them.
+
+    A task may have a class of requests of its own (`Task.Request`).
+    """
+    info = request.request_dict.get("delivery_info")  # what the pool gets
+    if isinstance(info, dict) and isinstance(request.id, str):
+        info[_IDS] = TraceContext.new_root().to_traceparent()
+        _requests[request.id] = request
 
 
 def forget_ids(properties: object) -> None:

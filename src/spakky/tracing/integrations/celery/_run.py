@@ -9,7 +9,7 @@ from celery import current_task
 from spakky.tracing.baggage import Baggage
 from spakky.tracing.context import TraceContext
 from spakky.tracing.integrations.celery import _chord
-from spakky.tracing.integrations.celery._client import RUN
+from spakky.tracing.integrations.celery._client import RUN, retries_of
 from spakky.tracing.integrations.celery._received import ids_of
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class Run:
     def is_tried_again_as(self, message: Mapping[str, Any]) -> bool:
         """Tell whether Celery's own fields of a *message* are those of the next attempt."""
         request = self.request
-        return bool(message.get("id") == request.id and message.get("retries") == request.retries + 1)
+        return bool(message.get("id") == request.id and message.get("retries") == retries_of(request) + 1)
 
     def carries_to(self, names: tuple[str, str]) -> bool:
         """Tell whether a next attempt gets a context at all under these *names*."""
@@ -102,7 +102,7 @@ class Run:
         current = TraceContext.get()
         if current is None or not self.request.is_eager:
             return None
-        if self.hook.policy.keep or self.request.retries:
+        if self.hook.policy.keep or retries_of(self.request):
             carried = self.hook.receiver(self.request).context_from(self.request)
             return current if carried is None else None
         return current
