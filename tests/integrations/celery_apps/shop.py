@@ -24,7 +24,7 @@ from spakky.tracing.context import TraceContext
 from spakky.tracing.integrations import celery
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
 NOTES = Path(os.environ["SHOP_NOTES"])
 
@@ -210,7 +210,7 @@ class OwnRequest(Request):
     """A request as a task may have its own: what it says of its delivery cannot be changed."""
 
     @property
-    def delivery_info(self) -> Mapping[str, Any]:
+    def delivery_info(self) -> Any:
         return MappingProxyType(super().delivery_info)
 
 
