@@ -151,11 +151,12 @@ def test_a_copy_of_the_bytes_is_the_same_environment() -> None:
 def test_the_environment_of_this_process_is_never_written_into() -> None:
     before = dict(os.environ)
 
-    for environment in (os.environ, os.environb, MappingProxyType({})):
+    wrong: list[Any] = [os.environ, os.environb, MappingProxyType({})]
+    for environment in wrong:
         with pytest.raises(
             WrongUseError, match=r"^variables are written into a dict, got .*: use copy\(\) first$"
         ):
-            W3C.inject(environment, full_context(), CARRIER)  # type: ignore[arg-type] # which it says
+            W3C.inject(environment, full_context(), CARRIER)
     W3C.inject(CARRIER.copy(os.environ), full_context(), CARRIER)
 
     assert dict(os.environ) == before

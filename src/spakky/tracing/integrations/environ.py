@@ -122,6 +122,6 @@ class _Program(Processing[_Environment]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if isinstance(error, SystemExit) and not error.code:
+        if isinstance(error, SystemExit) and error.code in (None, 0):
             self.close("ok")
         super().__exit__(kind, error, trace)
