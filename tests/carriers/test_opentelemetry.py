@@ -15,7 +15,7 @@ from opentelemetry.propagators.textmap import DefaultGetter, DefaultSetter, Text
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, TraceState
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from spakky.tracing.carriers import ICarrier, amqp, celery, kafka, mapping
+from spakky.tracing.carriers import ICarrier, amqp, celery, environ, kafka, mapping
 from spakky.tracing.context import TraceContext
 from spakky.tracing.trace_state import TraceState as OurTraceState
 from spakky.tracing.w3c_propagator import W3C, W3CTracePropagator
@@ -39,6 +39,7 @@ CARRIERS = [
     pytest.param(kafka.CARRIER, id="kafka"),
     pytest.param(amqp.CARRIER, id="amqp"),
     pytest.param(celery.CARRIER, id="celery"),
+    pytest.param(environ.CARRIER, id="environ"),
 ]
 FORMATS = [
     pytest.param(
@@ -85,7 +86,8 @@ def with_baggage() -> Context:
 
 
 def written(carrier: ICarrier[Any], headers: object) -> dict[str, list[str] | None]:
-    return {name.lower(): carrier.get(headers, name) for name in carrier.keys(headers)}
+    """Return what is in *headers*, by the names of HTTP; environment variables have `_` for each `-`."""
+    return {name.lower().replace("_", "-"): carrier.get(headers, name) for name in carrier.keys(headers)}
 
 
 @carriers

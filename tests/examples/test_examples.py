@@ -80,3 +80,11 @@ def test_an_arq_job_runs_in_the_trace_in_which_it_was_enqueued(redis_url: str) -
 
 def test_a_request_is_served_in_the_trace_of_its_client() -> None:
     assert_one_trace(output_of("asgi_example"))
+
+
+def test_a_program_runs_in_the_trace_of_the_process_that_started_it() -> None:
+    assert_one_trace(output_of("environ_example"))
+
+
+def test_a_message_has_the_trace_in_which_its_row_was_written(kafka_address: str) -> None:
+    assert_one_trace(output_of("outbox_example", KAFKA_BOOTSTRAP_SERVERS=kafka_address))

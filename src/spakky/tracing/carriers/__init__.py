@@ -64,7 +64,8 @@ class ICarrier(Protocol[HeadersT]):
     """Reads, writes and copies the headers of one wire format; stateless.
 
     Reading takes anything and never raises; writing takes what `copy` returns. Names are compared without
-    regard to case and written as they are given. `spakky.tracing.testing.CarrierContract` checks all of it.
+    regard to case and written as they are given, or as the format has to have them (environment variables).
+    `spakky.tracing.testing.CarrierContract` checks all of it.
     """
 
     def get(self, carrier: object, key: str) -> list[str] | None:
