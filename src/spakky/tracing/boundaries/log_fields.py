@@ -26,7 +26,8 @@ PLACEHOLDER: Final = "-"
 def add_log_fields(line: MutableMapping[str, Any], context: TraceContext | None) -> None:
     """Add the fields of *context* to the values of a *line*.
 
-    Nothing is added without a context, nor to a line that has one of the fields: it says itself what it belongs to.
+    Nothing is added without a context, nor to a line that has one of the fields: it says itself what it
+    belongs to.
     """
     if context is not None and line.keys().isdisjoint(LOG_FIELDS):
         _, *values = context.to_traceparent().split("-")

@@ -8,16 +8,16 @@ placeholder, so that `%(trace_id)s` in a format never fails. Facts:
 
 - A filter looks when a handler gets the record. With a `QueueHandler` it belongs on that: the handlers of a
   `QueueListener` run in another thread, which is in no trace, or in another one.
-- The factory looks where the record is made, so it needs no handler to be known: it serves Celery, whose worker
-  makes its handlers itself, and every library that brings its own.
-- What a record has stays: a filter after the factory, or a second filter, changes nothing. A record with one of
-  the fields gets the placeholder for the others, so that the ids of two traces are never mixed.
+- The factory looks where the record is made, so it needs no handler to be known: it serves Celery, whose
+  worker makes its handlers itself, and every library that brings its own.
+- What a record has stays: a filter after the factory, or a second filter, changes nothing. A record with
+  one of the fields gets the placeholder for the others, so that the ids of two traces are never mixed.
 - `extra={"trace_id": ...}` replaces what the factory has written, name by name; it does not raise.
 - What `logging.makeLogRecord` builds was logged somewhere else. It keeps the ids that it brings, and gets the
   factory's placeholder otherwise.
-- Other factories are kept: the one that was there before makes the record. In whatever order they are taken out
-  again, ours does nothing after `uninstall`. Who puts a factory back that is older than ours takes ours out;
-  `install` again then.
+- Other factories are kept: the one that was there before makes the record. In whatever order they are taken
+  out again, ours does nothing after `uninstall`. Who puts a factory back that is older than ours takes ours
+  out; `install` again then.
 """
 
 from __future__ import annotations

@@ -2,13 +2,14 @@
 
     logger.configure(patcher=add_trace_context)
 
-Formats have `{extra[trace_id]}`, `{extra[span_id]}` and `{extra[trace_flags]}` then, always: where there is no
-trace, each is a placeholder. Facts:
+Formats have `{extra[trace_id]}`, `{extra[span_id]}` and `{extra[trace_flags]}` then, always: where there is
+no trace, each is a placeholder. Facts:
 
 - loguru has one patcher of this kind. `logger.patch(add_trace_context)` returns a logger that has one more.
 - It is called where the line is logged, also with `enqueue=True`.
-- A record whose `extra` has one of the fields (from `bind`, `contextualize`, `configure(extra=...)`, the call)
-  keeps it, and gets the placeholder for the others. So a default in `configure(extra=...)` would be in the way.
+- A record whose `extra` has one of the fields (from `bind`, `contextualize`, `configure(extra=...)`, the
+  call) keeps it, and gets the placeholder for the others. So a default in `configure(extra=...)` would be
+  in the way.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ __all__ = ["add_trace_context"]
 
 
 def add_trace_context(record: Record, *, placeholder: str | None = PLACEHOLDER) -> None:
-    """Add `trace_id`, `span_id` and `trace_flags` of the current trace to a record's `extra`; loguru calls it.
+    """Add `trace_id`, `span_id` and `trace_flags` of the current trace to a record; loguru calls it.
 
     Args:
         record: The record; its `extra` is changed in place.

@@ -4,8 +4,8 @@
 
 It stands anywhere before the renderer. Facts:
 
-- Outside of any trace an event gets no keys, as events have the keys that mean something. A renderer that needs
-  them always is served by a processor behind this one that sets defaults.
+- Outside of any trace an event gets no keys, as events have the keys that mean something. A renderer that
+  needs them always is served by a processor behind this one that sets defaults.
 - An event that has one of the keys (by `bind`, by `merge_contextvars`, by the call) gets none from here.
 - The asynchronous methods (`await log.ainfo(...)`) run processors in a thread, with the caller's context.
 - In the `foreign_pre_chain` of a `ProcessorFormatter` it runs in the thread of the handler. Behind a
