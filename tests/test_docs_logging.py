@@ -20,7 +20,7 @@ PATIENCE = 30
 
 TRACE_ID, SPAN_ID = "[0-9a-f]{32}", "[0-9a-f]{16}"
 SAID = {
-    "basicConfig(format=\"%(levelname)s": (
+    'basicConfig(format="%(levelname)s': (
         rf"WARNING trace={TRACE_ID} span={SPAN_ID} an order came in\nWARNING trace=- span=- nothing to do\n"
     ),
     "dictConfig": rf"{TRACE_ID} {SPAN_ID} 01 an order came in\nnone none none nothing to do\n",
@@ -67,10 +67,12 @@ def test_celery(amqp_url: str, tmp_path: Path) -> None:
     code = code.replace("celery.install(", f'app.conf.task_default_queue = "{queue}"\ncelery.install(')
     _, sent = run(code, tmp_path).stdout.split()
     command = [sys.executable, "-m", "celery", "--workdir", str(tmp_path), "-A", "shop", "worker"]
+    quiet = ["--pool=solo", "--loglevel=warning", "--without-mingle", f"--hostname={queue}@%h"]
 
     with Guarded() as worker:
-        worker.start("worker", [*command, "--pool=solo", "--loglevel=warning", "--without-mingle"])
+        worker.start("worker", [*command, *quiet])
         deadline = time.monotonic() + PATIENCE
         while f"WARNING {sent} shop.bill a bill is written\n" not in worker.log("worker"):
+            assert worker.excuse("worker") is None, worker.log("worker")
             assert time.monotonic() < deadline, worker.log("worker")
             time.sleep(0.05)

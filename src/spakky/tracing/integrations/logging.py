@@ -23,6 +23,7 @@ placeholder, so that `%(trace_id)s` in a format never fails. Facts:
 from __future__ import annotations
 
 import logging
+from inspect import currentframe
 from typing import TYPE_CHECKING, Any
 
 from spakky.tracing.boundaries.log_fields import LOG_FIELDS, PLACEHOLDER, complete_log_fields
@@ -122,11 +123,18 @@ class _Attributes(dict[str, Any]):
     """The attributes of a record, in which `extra` may name those that we have written.
 
     `Logger.makeRecord` raises KeyError for a name that is `in` them already, and writes what `extra` says
-    otherwise.
+    otherwise. So it alone does not find ours.
     """
 
     def __contains__(self, name: object) -> bool:
-        return name not in LOG_FIELDS and super().__contains__(name)
+        return super().__contains__(name) and not (name in LOG_FIELDS and _is_asked_by("makeRecord"))
 
     def __reduce__(self) -> tuple[type[dict[str, Any]], tuple[dict[str, Any]]]:
         return dict, (dict(self),)  # who unpickles a record need not have this library
+
+
+def _is_asked_by(function: str) -> bool:
+    """Tell whether the caller of our caller has this name."""
+    frame = currentframe()
+    asking = frame and frame.f_back and frame.f_back.f_back
+    return asking is not None and asking.f_code.co_name == function
