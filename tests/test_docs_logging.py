@@ -15,7 +15,9 @@ import pytest
 from brokers.guarded import Guarded
 
 PAGE = Path(__file__).parent.parent / "docs" / "logging.md"
-BLOCKS = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+BLOCKS: list[str] = re.findall(
+    r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
+)
 PATIENCE = 30
 
 TRACE_ID, SPAN_ID = "[0-9a-f]{32}", "[0-9a-f]{16}"

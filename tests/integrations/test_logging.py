@@ -210,7 +210,7 @@ class TestEitherWay:
     ) -> None:
         with TraceContext.use(root):
             try:
-                _ = {}["shelf"]
+                _ = dict[str, str]()["shelf"]
             except KeyError:
                 log.exception("it is not there")
 

@@ -122,7 +122,7 @@ def test_a_line_that_another_thread_writes_has_the_ids_of_who_logs(
 def test_a_traceback_is_logged_in_the_trace_of_its_handler(lines: list[str], root: TraceContext) -> None:
     @logger.catch(message="it is not there")
     def fail() -> None:
-        _ = {}["shelf"]
+        _ = dict[str, str]()["shelf"]
 
     with TraceContext.use(root):
         fail()

@@ -92,7 +92,8 @@ def uninstall() -> None:
     """Undo `install`; nothing happens if it was not called. Records that were made keep their fields."""
     global _installed  # noqa: PLW0603 - logging has one factory for a process
     _installed = None
-    while isinstance(factory := logging.getLogRecordFactory(), _RecordFactory):
+    factory = logging.getLogRecordFactory()
+    if isinstance(factory, _RecordFactory):
         logging.setLogRecordFactory(factory.inner)
 
 
