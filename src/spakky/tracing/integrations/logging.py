@@ -1,7 +1,7 @@
 """The standard library's logging: a filter for handlers, or a factory for all records of a process.
 
-    handler.addFilter(TraceFilter())  # what this handler writes
-    logging.install()  # or all that is logged, whoever writes it
+    install()  # all that is logged, whoever writes it
+    handler.addFilter(TraceFilter())  # or what this handler writes
 
 Both give a record `trace_id`, `span_id` and `trace_flags`, always: where there is no trace, each is a
 placeholder, so that `%(trace_id)s` in a format never fails. Facts:
