@@ -113,10 +113,11 @@ class _RecordFactory:
     def __call__(self, name: str | None, *args: Any, **kwargs: Any) -> logging.LogRecord:
         """Return a record; `logging.makeLogRecord` gives no name."""
         record = self.inner(name, *args, **kwargs)
-        if _installed is not None:
+        installed = _installed  # another thread may uninstall meanwhile
+        if installed is not None:
             context = None if name is None else TraceContext.get()
             record.__dict__ = _Attributes(record.__dict__)
-            complete_log_fields(record.__dict__, context, _installed.placeholder)
+            complete_log_fields(record.__dict__, context, installed.placeholder)
         return record
 
 
