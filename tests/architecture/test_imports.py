@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 INTEGRATIONS = short_names("integrations")
-WITHOUT_CLIENT = {"asgi"}  # the server calls it, so there is nothing to install
+WITHOUT_CLIENT = {"asgi", "environ"}  # a server calls it, or it is the system's: there is nothing to install
 WITH_CLIENT = [name for name in INTEGRATIONS if name not in WITHOUT_CLIENT]
 
 MODULE_OF = {"kafka-python": "kafka"}

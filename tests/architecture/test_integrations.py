@@ -37,7 +37,8 @@ FRAMEWORKS = {"celery"}  # they call the user's code, by hooks of their own
 QUEUES = {"arq"}  # with an object to wrap that sends, and settings to hook of what runs jobs
 CLASSES = {"rq"}  # they take the class of what they make
 MIDDLEWARE = {"asgi", "dramatiq", "faststream", "taskiq"}
-WITHOUT_EXTRA = {"asgi"}
+PROCESSES = {"environ"}  # nothing is sent: a process starts another one
+WITHOUT_EXTRA = {"asgi", "environ"}
 
 VERBS = {
     "wrap": {"SendOptions", "Options"},
@@ -64,6 +65,7 @@ OFFERED = {
     **{name: VERBS.keys() - OF_FEW for name in CLIENTS},
     "celery": {"install", "uninstall", "headers", "call_headers", "context_from"},
     "arq": {"wrap", "unwrap", "install", "uninstall", "context_from"},
+    "environ": {"headers", "context_from", "process"},
     "rq": {"TraceJob", "TraceQueue", "headers", "context_from"},
     **{name: {"TraceMiddleware", "context_from"} for name in MIDDLEWARE},
     "taskiq": {"TraceMiddleware", "headers", "context_from"},  # schedules pass no middleware
@@ -114,7 +116,7 @@ def every_verb() -> list[Any]:
 
 
 def test_every_integration_is_of_a_known_kind() -> None:
-    assert set(INTEGRATIONS) == CLIENTS | FRAMEWORKS | QUEUES | CLASSES | MIDDLEWARE
+    assert set(INTEGRATIONS) == CLIENTS | FRAMEWORKS | QUEUES | CLASSES | MIDDLEWARE | PROCESSES
 
 
 @every_integration

@@ -50,7 +50,8 @@ def coverage(tests: Iterable[CollectedTest]) -> str:
         if test.client is not None:
             by_client[test.client].append(test)
     parts = [_INTRODUCTION.format(laws=laws)]
-    parts += [_section(client, by_client[client]) for client in sorted(by_client)]
+    messaging = [client for client, own in by_client.items() if any(test.way is not None for test in own)]
+    parts += [_section(client, by_client[client]) for client in sorted(messaging)]
     return "\n".join(parts)
 
 
