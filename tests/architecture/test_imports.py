@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 INTEGRATIONS = short_names("integrations")
-WITHOUT_CLIENT = {"asgi", "environ"}  # a server calls it, or it is the system's: there is nothing to install
+WITHOUT_CLIENT = {"asgi", "environ", "logging"}  # a server calls it, or it is the standard library's
 WITH_CLIENT = [name for name in INTEGRATIONS if name not in WITHOUT_CLIENT]
 
 MODULE_OF = {"kafka-python": "kafka"}
@@ -43,7 +43,7 @@ def required_modules(name: str) -> list[str]:
         pytest.param(
             [name for name in module_names() if ".integrations." not in name], id="all-but-integrations"
         ),
-        pytest.param([f"spakky.tracing.integrations.{name}" for name in WITHOUT_CLIENT], id="asgi"),
+        pytest.param([f"spakky.tracing.integrations.{name}" for name in WITHOUT_CLIENT], id="no-client"),
     ],
 )
 def test_importing_loads_nothing_but_the_standard_library(names: list[str]) -> None:

@@ -38,7 +38,9 @@ QUEUES = {"arq"}  # with an object to wrap that sends, and settings to hook of w
 CLASSES = {"rq"}  # they take the class of what they make
 MIDDLEWARE = {"asgi", "dramatiq", "faststream", "taskiq"}
 PROCESSES = {"environ"}  # nothing is sent: a process starts another one
-WITHOUT_EXTRA = {"asgi", "environ"}
+LOGS = {"logging", "loguru", "structlog"}  # they send nothing, and say where a line of a log was written
+WITHOUT_EXTRA = {"asgi", "environ", "logging"}
+WITH_EXAMPLE = [name for name in INTEGRATIONS if name not in LOGS]
 
 VERBS = {
     "wrap": {"SendOptions", "Options"},
@@ -66,6 +68,9 @@ OFFERED = {
     "celery": {"install", "uninstall", "headers", "call_headers", "context_from"},
     "arq": {"wrap", "unwrap", "install", "uninstall", "context_from"},
     "environ": {"headers", "context_from", "process"},
+    "logging": {"TraceFilter", "install", "uninstall"},
+    "loguru": {"add_trace_context"},
+    "structlog": {"add_trace_context"},
     "rq": {"TraceJob", "TraceQueue", "headers", "context_from"},
     **{name: {"TraceMiddleware", "context_from"} for name in MIDDLEWARE},
     "taskiq": {"TraceMiddleware", "headers", "context_from"},  # schedules pass no middleware
@@ -111,12 +116,13 @@ def every_verb() -> list[Any]:
     return [
         pytest.param(name, function, id=f"{name}.{function}")
         for name in INTEGRATIONS
+        if name not in LOGS
         for function in sorted(OFFERED.get(name, ()))
     ]
 
 
 def test_every_integration_is_of_a_known_kind() -> None:
-    assert set(INTEGRATIONS) == CLIENTS | FRAMEWORKS | QUEUES | CLASSES | MIDDLEWARE | PROCESSES
+    assert set(INTEGRATIONS) == CLIENTS | FRAMEWORKS | QUEUES | CLASSES | MIDDLEWARE | PROCESSES | LOGS
 
 
 @every_integration
@@ -236,12 +242,19 @@ def test_a_client_inherits_every_contract(name: str) -> None:
     assert CONTRACTS | ({"AmqpContract"} if name in AMQP else set()) <= inherited
 
 
-@every_integration
+@pytest.mark.parametrize("name", WITH_EXAMPLE)
 def test_an_integration_has_an_example(name: str) -> None:
     path = ROOT / "examples" / f"{name}_example.py"
 
     assert path.is_file()
     assert f"from spakky.tracing.integrations import {name}" in path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", sorted(LOGS))
+def test_what_logs_has_its_code_in_the_docs(name: str) -> None:
+    page = (ROOT / "docs" / "logging.md").read_text(encoding="utf-8")
+
+    assert f"from spakky.tracing.integrations.{name} import" in page
 
 
 @every_integration
@@ -255,7 +268,7 @@ def test_an_integration_has_a_row_in_the_readme(name: str) -> None:
 
     assert len(rows) == 1
     assert f"| {extra} |" in rows[0]
-    assert f"`examples/{name}_example.py`" in rows[0]
+    assert ("`docs/logging.md`" if name in LOGS else f"`examples/{name}_example.py`") in rows[0]
 
 
 @pytest.mark.parametrize("name", CARRIERS)
