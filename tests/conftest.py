@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Final, NoReturn
 import pytest
 
 from brokers import Broker, Brokers, Found, Missing, describe
+from brokers.unavailable import Unavailable
+from framework import Environment, prepare
 from spakky.tracing.context import TraceContext
 
 if TYPE_CHECKING:
@@ -101,6 +103,16 @@ def amqp_url(pytestconfig: pytest.Config) -> str:
 @pytest.fixture(scope="session")
 def redis_url(pytestconfig: pytest.Config) -> str:
     return _found(pytestconfig, Broker.REDIS).address
+
+
+@pytest.fixture(scope="session")
+def framework(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    """Spakky Framework's published packages, with ours among them."""
+    try:
+        return prepare(tmp_path_factory.mktemp("ours"), _say_nothing)
+    except Unavailable as refusal:
+        remedy = f"; to have it, {refusal.remedy}" if refusal.remedy else ""
+        _leave_out(pytestconfig, f"Spakky Framework is left out, because {refusal.reason}{remedy}.")
 
 
 def _fixtures(item: pytest.Item) -> list[str]:
