@@ -1,9 +1,10 @@
-"""The packages of Spakky Framework as they are published, on our `spakky-tracing`, in processes of their own."""
+"""Spakky Framework's packages as they are published, on our `spakky-tracing`, in processes of their own."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -14,6 +15,8 @@ import pika
 import pytest
 
 from brokers.guarded import Guarded
+from brokers.unavailable import Unavailable
+from framework import pythons
 from spakky.tracing.context import TraceContext
 
 if TYPE_CHECKING:
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
     from framework import Environment
 
 APPS: Final = Path(__file__).parent / "spakky_apps"
+PAGE: Final = Path(__file__).parents[2] / "docs" / "spakky.md"
 PATIENCE: Final = 90
 PUBLISHED: Final = ["celery", "event", "fastapi", "grpc", "kafka", "outbox", "rabbitmq"]
 
@@ -93,7 +97,7 @@ def test_pip_finds_our_package_to_be_what_the_published_ones_require(framework: 
 def test_core_finds_the_plugin_by_its_entry_point(framework: Environment) -> None:
     code = (
         "from importlib.metadata import entry_points\n"
-        "(found,) = [each for each in entry_points(group='spakky.plugins') if each.name == 'spakky-tracing']\n"
+        "(found,) = entry_points(group='spakky.plugins', name='spakky-tracing')\n"
         "import spakky.tracing.main\n"
         "print(found.value, found.load() is spakky.tracing.main.initialize)"
     )
@@ -115,7 +119,7 @@ def test_applications_of_one_process_are_injected_a_propagator_each(framework: E
     (line,) = lines_of(framework, "plugins.py")
 
     assert line == {
-        "loaded_by_core": True,
+        "loaded_here": False,
         "classes": ["W3CTracePropagator", "W3CTracePropagator", "ShopPropagator"],
         "each_has_its_own": True,
         "by_class": True,
@@ -177,12 +181,7 @@ def test_a_request_is_served_in_its_trace_and_answered_with_its_context(framewor
     assert written.span_id == inside["seen"]["span"]
     assert outside["seen"]["parent"] is None
     assert set(outside["written"]) == {"traceparent"}
-
-
-def test_an_answer_over_http_tells_no_baggage(framework: Environment) -> None:
-    inside, _ = lines_of(framework, "web.py")
-
-    assert set(inside["written"]) == {"traceparent", "tracestate"}
+    assert set(inside["written"]) == {"traceparent", "tracestate"}, "baggage is for services, not for clients"
 
 
 def test_an_outbox_keeps_the_context_until_the_event_is_sent(framework: Environment) -> None:
@@ -192,7 +191,7 @@ def test_an_outbox_keeps_the_context_until_the_event_is_sent(framework: Environm
     assert [line["mode"] for line in lines] == ["sync", "async"]
     assert [line["written"] for line in lines] == [["traceparent"]] * 2
     for line in lines:
-        assert line["seen"] == line["sent"]
+        assert (line["seen"]["trace"], line["seen"]["span"]) == (line["sent"]["trace"], line["sent"]["span"])
 
 
 def test_a_call_over_grpc_is_served_in_its_trace(framework: Environment) -> None:
@@ -202,6 +201,17 @@ def test_a_call_over_grpc_is_served_in_its_trace(framework: Environment) -> None
     assert TraceContext.from_traceparent(line["written"]["traceparent"]).span_id == line["seen"]["span"]
 
 
+@pytest.mark.parametrize(("number", "printed"), [(0, "True\n"), (1, "tenant=acme\n")])
+def test_the_page_of_the_framework_shows_code_that_runs(
+    framework: Environment, tmp_path: Path, number: int, printed: str
+) -> None:
+    blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    (tmp_path / "shop.py").write_text(blocks[number], encoding="utf-8")
+
+    assert len(blocks) == 2
+    assert run(framework, tmp_path / "shop.py") == printed
+
+
 def test_no_variable_of_this_process_configures_the_others(
     framework: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -209,3 +219,12 @@ def test_no_variable_of_this_process_configures_the_others(
 
     assert "SPAKKY_TRACING_RECORD" in os.environ
     assert "SPAKKY_TRACING_RECORD" not in framework.variables()
+
+
+def test_without_a_python_for_it_one_sentence_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pythons, "VERSIONS", ("3.99", "3.98"))
+
+    with pytest.raises(Unavailable, match=r"^there is no Python 3\.98 or 3\.99 with which") as caught:
+        pythons.find()
+
+    assert caught.value.remedy == "install one, so that it is on the path or pyenv has it"

@@ -1,16 +1,17 @@
-"""An application that sends an event in each of two ways over a broker, and handles them: `events.py PLUGIN`."""
+"""An application that sends an event in each of two ways and handles both: `events.py PLUGIN`."""
 
 # It runs where Spakky Framework is installed, which is not where it is checked.
 # mypy: ignore-errors
 # pyright: reportMissingImports=false
 
 import asyncio
-import json
 import os
 import sys
 from importlib import import_module
 from queue import Queue
 from types import ModuleType
+
+from saying import described, say
 
 import spakky.event
 import spakky.tracing
@@ -94,12 +95,8 @@ def bind_consumers(app: SpakkyApplication, module: ModuleType) -> None:
 
 
 def note(mode: str) -> None:
-    """Print what was sent, and what the handler saw."""
-    contexts = TraceContext.get(), seen.get(timeout=PATIENCE)
-    sent, handled = (
-        {"trace": each.trace_id, "span": each.span_id, "parent": each.parent_span_id} for each in contexts
-    )
-    print(json.dumps({"mode": mode, "sent": sent, "seen": handled}), flush=True)
+    """Say what was sent, and what the handler saw."""
+    say(mode=mode, sent=described(TraceContext.get()), seen=described(seen.get(timeout=PATIENCE)))
 
 
 if __name__ == "__main__":

@@ -5,8 +5,9 @@
 # pyright: reportMissingImports=false
 
 import asyncio
-import json
 from queue import Queue
+
+from saying import described, say
 
 import spakky.event
 import spakky.outbox
@@ -110,20 +111,11 @@ class AsyncTransport(IAsyncEventTransport):
         """Nothing waits."""
 
 
-def note(mode: str, context: TraceContext) -> None:
-    """Print in which context an event was published, and which one its message has."""
+def note(mode: str, context: TraceContext | None) -> None:
+    """Say in which context an event was published, and which one its message has."""
     headers = sent.get(timeout=PATIENCE)
     arrived = W3CTracePropagator().extract(headers)
-    print(
-        json.dumps(
-            {
-                "mode": mode,
-                "sent": {"trace": context.trace_id, "span": context.span_id},
-                "seen": {"trace": arrived.trace_id, "span": arrived.span_id},
-                "written": sorted(headers),
-            }
-        )
-    )
+    say(mode=mode, sent=described(context), seen=described(arrived), written=sorted(headers))
 
 
 def main() -> None:

@@ -2,17 +2,18 @@
 
 # It runs where Spakky Framework is installed, which is not where it is checked.
 # mypy: ignore-errors
-# pyright: reportMissingImports=false
+# pyright: reportMissingImports=false, reportIncompatibleMethodOverride=false
 
-import json
 import sys
+from importlib import import_module
 
+from saying import say
+
+import spakky.tracing
 from spakky.core.application.application import SpakkyApplication
 from spakky.core.application.application_context import ApplicationContext
 from spakky.core.pod.annotations.pod import Pod
 from spakky.core.pod.annotations.primary import Primary
-
-import spakky.tracing
 from spakky.tracing import ITracePropagator, TraceContext, W3CTracePropagator
 
 
@@ -43,27 +44,26 @@ def load(*pods: object) -> SpakkyApplication:
 
 
 def main() -> None:
-    """Print what is injected in each application."""
-    core_first = "spakky.tracing.main" not in sys.modules
+    """Say what is injected in each application."""
+    loaded_here = "spakky.tracing.main" in sys.modules
     first, second, own = load(Shop), load(Shop), load(Shop, ShopPropagator)
-    shops = [app.container.get(Shop) for app in (first, second, own)]
+    initialize(first)  # once more changes nothing
+    propagators = [app.container.get(Shop).propagator for app in (first, second, own)]
     carrier = {}
     with TraceContext.use(TraceContext.new_root()):
-        shops[2].propagator.inject(carrier)
-    spakky.tracing.main.initialize(first)  # once more changes nothing
-    print(
-        json.dumps(
-            {
-                "loaded_by_core": core_first,
-                "classes": [type(shop.propagator).__name__ for shop in shops],
-                "each_has_its_own": shops[0].propagator is not shops[1].propagator,
-                "by_class": first.container.get(W3CTracePropagator) is shops[0].propagator,
-                "by_name": first.container.get(ITracePropagator, "w3_c_trace_propagator")
-                is shops[0].propagator,
-                "written": sorted(carrier),
-            }
-        )
+        propagators[2].inject(carrier)
+    say(
+        loaded_here=loaded_here,
+        classes=[type(each).__name__ for each in propagators],
+        each_has_its_own=propagators[0] is not propagators[1],
+        by_class=first.container.get(W3CTracePropagator) is propagators[0],
+        by_name=first.container.get(ITracePropagator, "w3_c_trace_propagator") is propagators[0],
+        written=sorted(carrier),
     )
+
+
+def initialize(app: SpakkyApplication) -> None:
+    import_module("spakky.tracing.main").initialize(app)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 # It runs where Spakky Framework is installed, which is not where it is checked.
 # mypy: ignore-errors
-# pyright: reportMissingImports=false
+# pyright: reportMissingImports=false, reportMissingModuleSource=false
 
 import asyncio
 import json
@@ -11,9 +11,11 @@ import socket
 from contextlib import closing
 
 import grpc.aio
+from pydantic import BaseModel
+from saying import described, say
+
 import spakky.plugins.grpc
 import spakky.tracing
-from pydantic import BaseModel
 from spakky.core.application.application import SpakkyApplication
 from spakky.core.application.application_context import ApplicationContext
 from spakky.plugins.grpc.client import GrpcClient
@@ -42,9 +44,8 @@ class Orders:
 
     @rpc()
     async def mine(self, question: Question) -> Answer:
-        context = TraceContext.get()
         assert question.name == "acme"
-        return Answer(trace=context.trace_id, span=context.span_id, parent=context.parent_span_id)
+        return Answer(**described(TraceContext.get()))
 
 
 def free_address() -> str:
@@ -53,7 +54,7 @@ def free_address() -> str:
 
 
 async def ask(address: str) -> None:
-    """Call the service in a trace, and print which one that was and what came back."""
+    """Call the service in a trace, and say which one that was and what came back."""
     metadata = {}
     with TraceContext.use(TraceContext.new_root()) as sent:
         W3CTracePropagator().inject(metadata)
@@ -63,15 +64,7 @@ async def ask(address: str) -> None:
         )
         answer = await call
         trailing = dict(await call.trailing_metadata())
-    print(
-        json.dumps(
-            {
-                "sent": {"trace": sent.trace_id, "span": sent.span_id, "parent": None},
-                "seen": answer.model_dump(),
-                "written": trailing,
-            }
-        )
-    )
+    say(sent=described(sent), seen=answer.model_dump(), written=trailing)
 
 
 def main() -> None:

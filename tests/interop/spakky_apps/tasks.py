@@ -1,4 +1,4 @@
-"""An application with Celery tasks: `main` calls them and prints what they return.
+"""An application with Celery tasks: `main` calls them and says what they return.
 
 Tasks are named after their module, so it has to be imported, here as in a worker.
 """
@@ -8,21 +8,18 @@ Tasks are named after their module, so it has to be imported, here as in a worke
 # pyright: reportMissingImports=false
 
 import asyncio
-import json
 import os
+
+from celery import Celery
+from saying import described, say
 
 import spakky.plugins.celery
 import spakky.task
 import spakky.tracing
-from celery import Celery
 from spakky.core.application.application import SpakkyApplication
 from spakky.core.application.application_context import ApplicationContext
 from spakky.task import TaskHandler, task
 from spakky.tracing import TraceContext
-
-
-def described(context: TraceContext | None) -> dict[str, str | None]:
-    return {"trace": context.trace_id, "span": context.span_id, "parent": context.parent_span_id}
 
 
 @TaskHandler()
@@ -46,10 +43,10 @@ app.conf.task_default_queue = os.environ["SHOP_QUEUE"]
 
 
 def main() -> None:
-    """Call each task in a trace, and print which one that was and what the task saw."""
+    """Call each task in a trace, and say which one that was and what the task saw."""
     packing = shop.container.get(Packing)
     for mode in ("sync", "async"):
         with TraceContext.use(TraceContext.new_root()) as sent:
             result = packing.pack() if mode == "sync" else asyncio.run(packing.wrap())
-        print(json.dumps({"mode": mode, "sent": described(sent), "seen": result.get()}))
+        say(mode=mode, sent=described(sent), seen=result.get())
     shop.stop()

@@ -4,13 +4,12 @@
 # mypy: ignore-errors
 # pyright: reportMissingImports=false
 
-import json
-
-import spakky.actuator
-import spakky.plugins.fastapi
-import spakky.tracing
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from saying import described, say
+
+import spakky.plugins.fastapi
+import spakky.tracing
 from spakky.core.application.application import SpakkyApplication
 from spakky.core.application.application_context import ApplicationContext
 from spakky.plugins.fastapi.routes import get
@@ -24,12 +23,11 @@ class Orders:
 
     @get("/mine")
     async def mine(self) -> dict[str, str | None]:
-        context = TraceContext.get()
-        return {"trace": context.trace_id, "span": context.span_id, "parent": context.parent_span_id}
+        return described(TraceContext.get())
 
 
 def main() -> None:
-    """Print what two requests are answered: one in a trace, one outside of any."""
+    """Say what two requests are answered: one in a trace, one outside of any."""
     plugins = spakky.tracing, spakky.plugins.fastapi
     app = SpakkyApplication(ApplicationContext()).load_plugins(include={each.PLUGIN_NAME for each in plugins})
     app.add(Orders).start()
@@ -42,15 +40,7 @@ def main() -> None:
         response = client.get("/orders/mine", headers=headers)
         names = ("traceparent", "tracestate", "baggage")
         written = {name: response.headers[name] for name in names if name in response.headers}
-        print(
-            json.dumps(
-                {
-                    "sent": {"trace": sent.trace_id, "span": sent.span_id, "parent": None},
-                    "seen": response.json(),
-                    "written": written,
-                }
-            )
-        )
+        say(sent=described(sent), seen=response.json(), written=written)
     app.stop()
 
 
