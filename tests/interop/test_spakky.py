@@ -128,13 +128,18 @@ def test_applications_of_one_process_are_injected_a_propagator_each(framework: E
     }
 
 
-def test_events_over_kafka_are_handled_in_their_trace(framework: Environment, kafka_address: str) -> None:
-    """By a thread with confluent-kafka, and by a coroutine, which aiokafka sent to."""
+def test_events_over_kafka_are_handled_in_their_trace(
+    framework: Environment, apache_kafka_address: str
+) -> None:
+    """By a thread with confluent-kafka, and by a coroutine, which aiokafka sent to.
+
+    The mock cluster lets two consumers of one group wait for each other for most of a minute.
+    """
     variables = {
         "SHOP_EVENT": f"sold-{uuid4().hex}",
         "SPAKKY_KAFKA__GROUP_ID": f"shop-{uuid4().hex}",
         "SPAKKY_KAFKA__CLIENT_ID": "shop",
-        "SPAKKY_KAFKA__BOOTSTRAP_SERVERS": kafka_address,
+        "SPAKKY_KAFKA__BOOTSTRAP_SERVERS": apache_kafka_address,
     }
 
     lines = lines_of(framework, "events.py", "kafka", **variables)
