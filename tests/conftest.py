@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING, Final, NoReturn
 import pytest
 
 from brokers import Broker, Brokers, Found, Missing, describe
+from brokers.unavailable import Unavailable
+from framework import Environment, prepare
 from spakky.tracing.context import TraceContext
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 pytest.register_assert_rewrite("spakky.tracing.testing")
 
@@ -101,6 +104,24 @@ def amqp_url(pytestconfig: pytest.Config) -> str:
 @pytest.fixture(scope="session")
 def redis_url(pytestconfig: pytest.Config) -> str:
     return _found(pytestconfig, Broker.REDIS).address
+
+
+@pytest.fixture(scope="session")
+def framework(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    """Spakky Framework's published packages, with ours among them."""
+    found = _environment(tmp_path_factory.mktemp("ours"))
+    if isinstance(found, str):
+        _leave_out(pytestconfig, found)
+    return found
+
+
+def _environment(ours: Path) -> Environment | str:
+    """Return the framework's environment, or in one sentence why there is none."""
+    try:
+        return prepare(ours, _say_nothing)
+    except Unavailable as refusal:
+        remedy = f"; to have it, {refusal.remedy}" if refusal.remedy else ""
+        return f"Spakky Framework is left out, because {refusal.reason}{remedy}."
 
 
 def _fixtures(item: pytest.Item) -> list[str]:

@@ -1,4 +1,7 @@
-"""A format of somebody else's, as a user would bring it: OpenTelemetry's B3 as a propagator of ours."""
+"""Formats of somebody else's, as a user would bring them as a propagator of ours.
+
+OpenTelemetry's B3, which serves any carrier, and a format of one's own, which serves nothing but a dict.
+"""
 
 from __future__ import annotations
 
@@ -56,3 +59,28 @@ class B3Propagator(ITracePropagator):
 def b3(context: TraceContext) -> str:
     """Return *context* as B3 has it in one header."""
     return f"{context.trace_id}-{context.span_id}-{1 if context.is_sampled else 0}"
+
+
+class PlainPropagator(ITracePropagator):
+    """Writes and reads the one header `X-Trace`, by methods that take the carrier alone, as Spakky's do."""
+
+    def inject(self, carrier: dict[str, str]) -> None:  # type: ignore[override] # pyright: ignore[reportIncompatibleMethodOverride] # this is what it is about
+        assert type(carrier) is dict
+        context = TraceContext.get()
+        if context is not None:
+            carrier["X-Trace"] = plain(context)
+
+    def extract(self, carrier: dict[str, str]) -> TraceContext | None:  # type: ignore[override] # pyright: ignore[reportIncompatibleMethodOverride] # likewise
+        assert type(carrier) is dict
+        if "X-Trace" not in carrier:
+            return None
+        trace_id, span_id = carrier["X-Trace"].split("/")
+        return TraceContext(trace_id=trace_id, span_id=span_id)
+
+    def fields(self) -> list[str]:
+        return ["X-Trace"]
+
+
+def plain(context: TraceContext) -> str:
+    """Return *context* as `PlainPropagator` has it in its header."""
+    return f"{context.trace_id}/{context.span_id}"

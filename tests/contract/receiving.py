@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from contract.contexts import TRACEPARENT
-from contract.formats import B3Propagator, b3
+from contract.formats import B3Propagator, PlainPropagator, b3, plain
 from contract.sending import BrokenPropagator, BrokenTracer, kept
 from spakky.tracing.context import Scope, TraceContext
 from spakky.tracing.error import WrongUseError
@@ -296,6 +296,15 @@ class ReceivingContract(ABC):
         )
 
         assert context.parent_span_id == other.span_id
+
+    async def test_a_propagator_of_dicts_reads_its_own_fields_only(self, way: str) -> None:
+        """Spakky's propagators have methods that take the carrier alone; names are found in any casing."""
+        other = TraceContext.new_root()
+        headers = {"traceparent": TRACEPARENT, "x-trace": plain(other)}
+
+        context = await self.seen(way, headers, propagator=PlainPropagator())
+
+        assert (context.trace_id, context.parent_span_id) == (other.trace_id, other.span_id)
 
     async def test_an_unknown_option_is_refused(self, way: str) -> None:
         with pytest.raises(WrongUseError, match="there is no option 'relations' here"):

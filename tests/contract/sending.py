@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from contract.contexts import STALE, TRACEPARENT, full_context
-from contract.formats import B3Propagator, b3
+from contract.formats import B3Propagator, PlainPropagator, b3, plain
 from spakky.tracing.baggage import Baggage
 from spakky.tracing.boundaries.publish import Publishing
 from spakky.tracing.context import TraceContext
@@ -278,6 +278,19 @@ class SendingContract(ABC):
 
         assert context is not None
         assert texts(wire, "b3") == [b3(context)]
+        assert (texts(wire, "app"), texts(wire, "baggage")) == (["1"], ["user=7"])
+        assert texts(wire, "traceparent") == []
+
+    async def test_a_propagator_of_dicts_replaces_its_own_fields_and_no_others(self, way: str) -> None:
+        """Spakky's propagators have methods that take the carrier alone."""
+        stale = self.native({"x-trace": "old/1", "baggage": "user=7", "app": "1"})
+
+        with TraceContext.use(full_context()) as context:
+            wire = await self.sent(way, stale, propagator=PlainPropagator())
+            assert TraceContext.get() is context
+
+        assert context is not None
+        assert texts(wire, "x-trace") == [plain(context)]
         assert (texts(wire, "app"), texts(wire, "baggage")) == (["1"], ["user=7"])
         assert texts(wire, "traceparent") == []
 

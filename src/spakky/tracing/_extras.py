@@ -1,10 +1,11 @@
-"""The one sentence about a client library that is not installed."""
+"""What may not be installed: the one sentence about it, and the core of Spakky Framework."""
 
-from typing import NoReturn
+from importlib import import_module
+from typing import Any, NoReturn
 
 from spakky.tracing.error import MissingExtraError
 
-__all__ = ["raise_missing_extra"]
+__all__ = ["raise_missing_extra", "spakky_core"]
 
 
 def raise_missing_extra(extra: str, modules: set[str], error: ModuleNotFoundError) -> NoReturn:
@@ -23,3 +24,15 @@ def raise_missing_extra(extra: str, modules: set[str], error: ModuleNotFoundErro
         raise error
     message = f"{error.name} is not installed: pip install 'spakky-tracing[{extra}]'"
     raise MissingExtraError(message) from error
+
+
+def spakky_core(module: str) -> Any:  # noqa: ANN401 - its types are there with Python 3.12 and later only
+    """Import a *module* of `spakky.core`, which nothing else here imports.
+
+    Raises:
+        MissingExtraError: `spakky` core is not installed.
+    """
+    try:
+        return import_module(f"spakky.core.{module}")
+    except ModuleNotFoundError as error:
+        raise_missing_extra("spakky", {"spakky.core"}, error)

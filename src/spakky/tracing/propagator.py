@@ -6,16 +6,16 @@ setter of either library serves the propagators of the other.
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, MutableMapping
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+from collections.abc import Callable, Mapping, MutableMapping
+from functools import lru_cache
+from typing import Any, Final, Protocol, TypeVar
 
 from spakky.tracing._text import readable
 from spakky.tracing.baggage import Baggage
+from spakky.tracing.context import TraceContext
 from spakky.tracing.error import WrongUseError
-
-if TYPE_CHECKING:
-    from spakky.tracing.context import TraceContext
 
 __all__ = [
     "DEFAULT_ACCESS",
@@ -25,6 +25,8 @@ __all__ = [
     "ISetter",
     "ITracePropagator",
     "MappingAccess",
+    "PlainPropagator",
+    "serve",
 ]
 
 _ReadT_contra = TypeVar("_ReadT_contra", contravariant=True)
@@ -62,7 +64,8 @@ class ITracePropagator(ABC):
     """Carries a context over a process boundary in the fields of one format.
 
     A propagator is stateless and knows no broker: what a carrier looks like is the business of the getter and
-    the setter.
+    the setter. One that knows neither may have the methods `inject(self, carrier)`, which writes the current
+    context into a `dict[str, str]`, and `extract(self, carrier)`, which reads one; `serve` does the rest.
     """
 
     @abstractmethod
@@ -113,7 +116,7 @@ class CompositePropagator(ITracePropagator):
 
     def __init__(self, *propagators: ITracePropagator) -> None:
         """Group *propagators*; if several read a context, the later one wins."""
-        self._propagators = propagators
+        self._propagators = tuple(serve(each) for each in propagators)
 
     def inject(
         self,
@@ -145,6 +148,83 @@ class CompositePropagator(ITracePropagator):
     def fields(self) -> list[str]:
         """Return the fields of all of them, each once."""
         return list(dict.fromkeys(field for each in self._propagators for field in each.fields()))
+
+
+class PlainPropagator(ITracePropagator):
+    """Lets a propagator that reads and writes nothing but a `dict[str, str]` serve any carrier.
+
+    The other one is given the fields that it names, in the casing in which it names them; several values of a
+    field are one with commas between them, as in HTTP (RFC 9110, section 5.3).
+    """
+
+    def __init__(self, propagator: ITracePropagator) -> None:
+        """Serve *propagator*, of which no method is given more than a dict."""
+        self._propagator: Any = propagator
+
+    def inject(
+        self,
+        carrier: CarrierT,
+        context: TraceContext | None = None,
+        setter: ISetter[CarrierT] | None = None,
+    ) -> None:
+        """Write what the propagator writes while *context* is current; its other fields are taken out."""
+        context = context or TraceContext.get()
+        if context is None:
+            return
+        written: dict[str, str] = {}
+        with TraceContext.use(context):
+            self._propagator.inject(written)
+        setter = setter or _DEFAULT_SETTER
+        remove = getattr(setter, "remove", _leave)
+        for field in self.fields():
+            remove(carrier, field)
+        for field, value in written.items():
+            setter.set(carrier, field, value)
+
+    def extract(self, carrier: CarrierT, getter: IGetter[CarrierT] | None = None) -> TraceContext | None:
+        """Return the context that the propagator reads from a dict of its fields."""
+        found: TraceContext | None = self._propagator.extract(self._plain(carrier, getter))
+        return found
+
+    def extract_baggage(self, carrier: CarrierT, getter: IGetter[CarrierT] | None = None) -> Baggage:
+        """Return the baggage that the propagator reads, empty if it knows of none."""
+        found: Baggage = self._propagator.extract_baggage(self._plain(carrier, getter))
+        return found
+
+    def fields(self) -> list[str]:
+        """Return the fields that the propagator names."""
+        return list(self._propagator.fields())
+
+    def _plain(self, carrier: CarrierT, getter: IGetter[CarrierT] | None) -> dict[str, str]:
+        get = (getter or DEFAULT_ACCESS).get
+        return {field: ",".join(values) for field in self.fields() if (values := get(carrier, field))}
+
+
+def serve(propagator: ITracePropagator) -> ITracePropagator:
+    """Return *propagator*, or one in its place that may be given a context, a setter and a getter as well."""
+    return propagator if _serves_carriers(type(propagator)) else PlainPropagator(propagator)
+
+
+def _leave(carrier: object, field: str) -> None:
+    """Take nothing out, as a setter like OpenTelemetry's does not offer it."""
+
+
+_PLENTY: Final = 128  # more classes of propagators than any process has
+
+
+@lru_cache(_PLENTY)
+def _serves_carriers(kind: type[ITracePropagator]) -> bool:
+    """Tell whether the methods of *kind* take what those of `ITracePropagator` take."""
+    return _takes(kind.inject, 4) and _takes(kind.extract, 3)
+
+
+def _takes(method: Callable[..., object], count: int) -> bool:
+    """Tell whether *method* takes that many positional arguments, the object itself among them."""
+    try:
+        inspect.signature(method).bind(*range(count))
+    except (TypeError, ValueError):  # ValueError: it says nothing of what it takes
+        return False
+    return True
 
 
 class MappingAccess:
@@ -208,3 +288,5 @@ def _other_casings(carrier: Mapping[Any, Any], key: str) -> list[str]:
 
 DEFAULT_ACCESS: Final = MappingAccess()
 """What a propagator uses unless it is given a getter or a setter."""
+
+_DEFAULT_SETTER: Final[ISetter[Any]] = DEFAULT_ACCESS

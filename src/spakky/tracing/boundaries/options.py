@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal, Self, TypeAlias, TypedDict, TypeVar, get_args
 
 from spakky.tracing.error import WrongUseError
-from spakky.tracing.propagator import ITracePropagator
+from spakky.tracing.propagator import ITracePropagator, serve
 from spakky.tracing.recorder import JsonLinesRecorder
 from spakky.tracing.switch import is_switched_on
 from spakky.tracing.tracer import ITracer, get_tracer, set_tracer
@@ -122,6 +122,7 @@ class Policy:
         _check_enabled(self.enabled)
         _check_tracer(self.tracer)
         _check_keep(self.keep)
+        object.__setattr__(self, "propagator", serve(self.propagator))
         object.__setattr__(self, "fields", frozenset(name.lower() for name in self.propagator.fields()))
 
     @classmethod
