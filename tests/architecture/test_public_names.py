@@ -74,8 +74,10 @@ def test_a_module_says_what_it_is_for(module: str) -> None:
 
 def test_the_package_offers_the_core() -> None:
     assert listed("spakky.tracing") == [
+        "AbstractSpakkyTracingError",
         "Baggage",
         "ITracePropagator",
+        "InvalidTraceparentError",
         "TraceContext",
         "TraceState",
         "W3CTracePropagator",
