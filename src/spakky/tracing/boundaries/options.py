@@ -42,7 +42,8 @@ Relation = Literal["child", "link", "root"]
 RelationChoice: TypeAlias = Relation | Mapping[str, Relation] | Callable[[Any], Relation]
 """One relation for all messages, one for each name of a topic, queue or exchange, or a function of a message.
 
-The name `*` stands for all that a mapping does not name; without it they are a `child`. A function that fails or returns something else makes a `root`.
+The name `*` stands for all that a mapping does not name; without it they are a `child`.
+A function that fails or returns something else makes a `root`.
 """
 
 EnabledChoice: TypeAlias = bool | Mapping[str, bool]
