@@ -80,6 +80,8 @@ class NotingServer(ThreadingHTTPServer):
     `/drop` not at all. Header values are text in latin-1, which keeps their bytes.
     """
 
+    request_queue_size = 64
+
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _NotingHandler)
         self.arrivals: queue.Queue[Arrival] = queue.Queue()
