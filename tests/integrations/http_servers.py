@@ -107,6 +107,10 @@ class _NotingHandler(BaseHTTPRequestHandler):
     def log_message(self, *_: Any) -> None: ...
 
     def _answer(self) -> None:
+        with contextlib.suppress(ConnectionError):  # of a caller that has gone
+            self._note_and_answer()
+
+    def _note_and_answer(self) -> None:
         found: dict[str, list[str]] = {}
         for name, value in self.headers.items():
             found.setdefault(name, []).append(value)
