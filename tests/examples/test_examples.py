@@ -80,3 +80,15 @@ def test_an_arq_job_runs_in_the_trace_in_which_it_was_enqueued(redis_url: str) -
 
 def test_a_request_is_served_in_the_trace_of_its_client() -> None:
     assert_one_trace(output_of("asgi_example"))
+
+
+def test_a_wsgi_request_is_served_in_the_trace_of_its_client() -> None:
+    assert_one_trace(output_of("wsgi_example"))
+
+
+def test_httpx_sends_its_request_in_the_current_trace() -> None:
+    assert_one_trace(output_of("httpx_example"))
+
+
+def test_aiohttp_sends_its_request_in_the_current_trace() -> None:
+    assert_one_trace(output_of("aiohttp_example"))

@@ -42,7 +42,7 @@ class _ThreadingWsgiServer(ThreadingMixIn, WSGIServer):
 
 
 class _SilentWsgiHandler(WSGIRequestHandler):
-    def log_message(self, *_: Any) -> None: ...
+    def log_message(self, format: str, *args: Any) -> None: ...  # noqa: A002 - as http.server calls it
 
     def get_stderr(self) -> Any:
         return self.server.errors  # type: ignore[attr-defined] # put there by `serving_wsgi`
@@ -102,9 +102,9 @@ class NotingServer(ThreadingHTTPServer):
 
 class _NotingHandler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    server: NotingServer
+    server: NotingServer  # pyright: ignore[reportIncompatibleVariableOverride] # it is made by that one only
 
-    def log_message(self, *_: Any) -> None: ...
+    def log_message(self, format: str, *args: Any) -> None: ...  # noqa: A002 - as http.server calls it
 
     def _answer(self) -> None:
         with contextlib.suppress(ConnectionError):  # of a caller that has gone

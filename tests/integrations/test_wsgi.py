@@ -15,6 +15,7 @@ import pytest
 
 from contract.contexts import TRACEPARENT
 from contract.receiving import SENDER, HandlerError, ReceivingContract
+from contract.sending import kept
 from integrations.http_servers import serving_wsgi
 from spakky.tracing.context import Scope, TraceContext
 from spakky.tracing.error import WrongUseError
@@ -285,11 +286,10 @@ def test_each_step_may_be_taken_in_another_thread() -> None:
     app = wsgi.TraceMiddleware(shop)
 
     with ThreadPoolExecutor(1) as one, ThreadPoolExecutor(1) as other:
-        body = one.submit(
-            app, environ_of(PATH_INFO="/200", HTTP_TRACEPARENT=TRACEPARENT), start_nothing
-        ).result()
-        steps = [pool.submit(next, body).result() for pool in (other, one, other)]  # type: ignore[call-overload] # an iterator
-        other.submit(body.close).result()  # type: ignore[attr-defined] # as PEP 3333 has it
+        environ = environ_of(PATH_INFO="/200", HTTP_TRACEPARENT=TRACEPARENT)
+        body: Any = one.submit(app, environ, start_nothing).result()
+        steps = [pool.submit(body.__next__).result() for pool in (other, one, other)]
+        other.submit(body.close).result()
         left = [pool.submit(TraceContext.get).result() for pool in (one, other)]
 
     assert steps == [SENDER.trace_id.encode(), b" ", SENDER.trace_id.encode()]
@@ -331,17 +331,14 @@ def test_a_body_that_is_closed_early_is_closed_in_its_context() -> None:
 
 def test_of_a_body_that_is_never_closed_nothing_is_kept() -> None:
     recorder = MemoryRecorder()
+    gc.freeze()  # what is there already is not looked at
+
     body = wsgi.TraceMiddleware(shop, tracer=recorder)(environ_of(PATH_INFO="/200"), start_nothing)
     next(iter(body))
-
-    gc.collect()
-    gc.freeze()
     del body
-    gc.unfreeze()
-    gc.collect()
 
     assert [span.outcome for span in recorder.spans] == ["unknown"]
-    assert [each for each in gc.get_objects() if isinstance(each, Scope)] == []
+    assert kept(Scope) == []
 
 
 def test_what_runs_no_code_is_returned_as_it_is() -> None:
@@ -350,9 +347,11 @@ def test_what_runs_no_code_is_returned_as_it_is() -> None:
 
     for body in ([b"taken"], (b"a", b"b"), file):
         recorder = MemoryRecorder()
-        app = wsgi.TraceMiddleware(lambda _, respond, body=body: body, tracer=recorder)
 
-        assert app(environ, start_nothing) is body
+        def answer(environ: Any, start_response: Any, body: Any = body) -> Any:
+            return body
+
+        assert wsgi.TraceMiddleware(answer, tracer=recorder)(environ, start_nothing) is body
         assert [span.outcome for span in recorder.spans] == ["ok"]
 
 
