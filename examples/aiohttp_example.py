@@ -6,8 +6,8 @@ python examples/aiohttp_example.py
 import asyncio
 from collections.abc import Iterator
 from threading import Thread
-from typing import Any
 from wsgiref.simple_server import make_server
+from wsgiref.types import StartResponse, WSGIEnvironment
 
 from aiohttp import ClientSession
 
@@ -15,7 +15,7 @@ from spakky.tracing import TraceContext
 from spakky.tracing.integrations import aiohttp, wsgi
 
 
-def take_order(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
+def take_order(environ: WSGIEnvironment, start_response: StartResponse) -> Iterator[bytes]:
     """Serve one request; the trace of the caller is current while the response is made, or else a new one."""
     start_response("200 OK", [("Content-Type", "text/plain")])
     print(f"received in trace {trace_id()}: {environ['REQUEST_METHOD']} {environ['PATH_INFO']}")
