@@ -13,7 +13,8 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 from spakky.tracing import TraceContext
-from spakky.tracing.integrations import asgi, httpx
+from spakky.tracing.integrations import httpx
+from spakky.tracing.integrations.asgi import TraceMiddleware
 
 
 async def take_order(request: Request) -> PlainTextResponse:
@@ -23,7 +24,7 @@ async def take_order(request: Request) -> PlainTextResponse:
 
 
 app = Starlette(
-    routes=[Route("/orders", take_order, methods=["POST"])], middleware=[Middleware(asgi.TraceMiddleware)]
+    routes=[Route("/orders", take_order, methods=["POST"])], middleware=[Middleware(TraceMiddleware)]
 )
 
 
