@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import aiohttp
 import pytest
-from aiohttp import ClientSession, TraceConfig, web
+from aiohttp import ClientSession, TCPConnector, TraceConfig, web
+from aiohttp.abc import AbstractResolver, ResolveResult
 
 from contract.contexts import STALE, TRACEPARENT, full_context
 from contract.sending import SendingContract, Wire
@@ -191,6 +193,32 @@ async def test_what_is_no_url_is_refused_by_aiohttp(wrong: str) -> None:
 
     assert type(raised.value) is type(bare.value)
     assert TraceContext.get() is None
+
+
+class ToThisMachine(AbstractResolver):
+    """Finds every host here."""
+
+    async def resolve(self, host: str, port: int = 0, family: Any = socket.AF_INET) -> list[ResolveResult]:
+        address = {"hostname": host, "host": "127.0.0.1", "port": port}
+        return [ResolveResult(**address, family=socket.AF_INET, proto=0, flags=0)]  # type: ignore[typeddict-item] # as above
+
+    async def close(self) -> None: ...
+
+
+@pytest.mark.parametrize("host", ["xn--ls8h.la", "xn--a", "xn--bcher-kva.example", "a_b"])
+async def test_a_host_with_any_name_is_called(server: NotingServer, host: str) -> None:
+    """yarl cannot decode some names that may exist, and aiohttp calls them all the same."""
+    to = f"http://{host}:{server.server_port}"
+    url = f"{to}/to/{quote(f'{to}/end', safe='')}"
+
+    for enabled in (True, {host: False}):
+        config = traced.trace_config(tracer=MemoryRecorder(), enabled=enabled)
+        connector = TCPConnector(resolver=ToThisMachine())
+        async with ClientSession(trace_configs=[config], connector=connector) as http:
+            await call(http, url)
+
+    sent = ["traceparent" in server.arrived().headers for _ in range(4)]
+    assert sent == [True, True, False, False]
 
 
 # --- redirects

@@ -241,6 +241,25 @@ async def test_a_host_is_chosen_with_its_port_or_without(server: NotingServer, k
         assert ("traceparent" in server.arrived().headers) is is_sent
 
 
+@pytest.mark.parametrize("host", ["xn--ls8h.la", "xn--a", "xn--bcher-kva.example", "a_b", "[::1]"])
+def test_a_host_with_any_name_is_called(host: str) -> None:
+    """httpx cannot decode some names that exist, and calls them if it is given the Host header."""
+    sent: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        sent.append(request)
+        return httpx.Response(200)
+
+    recorder, bare = MemoryRecorder(), httpx.MockTransport(answer)
+    for options in ({}, {"enabled": {host.strip("[]"): False}}):
+        transport = traced.TraceTransport(bare, tracer=recorder, **options)  # type: ignore[arg-type] # of each its own
+        with Client(transport=transport, verify=False) as http:
+            http.get(f"http://{host}/orders", headers={"Host": host})
+
+    assert ["traceparent" in request.headers for request in sent] == [True, False]
+    assert [span.destination for span in recorder.spans] == [host]
+
+
 @both
 async def test_a_context_of_the_caller_follows_a_redirect(server: NotingServer, kind: str) -> None:
     """Outside of a trace a valid one stays as it is."""

@@ -140,7 +140,7 @@ def names_of_host(host: str, port: int | None) -> tuple[str, str]:
     """Return the names by which options may choose for a host: with its port, and without.
 
     Args:
-        host: Its name or address.
+        host: Its name, in ASCII, or its address.
         port: `None` for the one that its scheme has by itself: then both names are the same.
     """
     address = f"[{host}]" if ":" in host else host

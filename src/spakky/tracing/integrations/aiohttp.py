@@ -12,7 +12,7 @@ Every request of the session carries the current context, and so does the handsh
   it is decided anew whether a context is sent. Nothing of ours follows a redirect to a host that is switched
   off.
 - `enabled={"shop": True, "*": False}` sends the context and its baggage to this host only. Names are those of
-  hosts in lower case, with a port (`shop:8000`) or without.
+  hosts in lower case and in ASCII (`xn--bcher-kva.example`), with a port (`shop:8000`) or without.
 - A recorded request ends when its response begins, and is an error from status 400 on. What fails while the
   body is read comes later. A request that is refused before it is traced, such as one to what is no URL, is
   not recorded.
@@ -60,7 +60,8 @@ _MOVED: Final = frozenset({301, 302})
 
 
 def _names(url: URL) -> tuple[str, str]:
-    return names_of_host(url.host or "", None if url.is_default_port() else url.port)
+    # As it goes over the wire: `host` decodes it, and raises for what is no IDNA.
+    return names_of_host(url.raw_host or "", None if url.is_default_port() else url.port)
 
 
 _CLIENT: Final[Client[TraceRequestStartParams, HttpTextHeaders]] = Client(
