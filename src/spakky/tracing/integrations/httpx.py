@@ -10,8 +10,8 @@ own, to a host of its own, and what cannot be sent fails there. Facts:
 
 - `enabled={"shop": True, "*": False}` sends the context and its baggage to this host only. Names are those of
   hosts in lower case and in ASCII (`xn--bcher-kva.example`), with a port (`shop:8000`) or without. The next
-  request of a redirect is made of the caller's headers, not of those that were sent, so nothing of ours follows
-  it to another host.
+  request of a redirect is made of the caller's headers, not of those that were sent, so nothing of ours
+  follows it to another host.
 - A client that is given a transport leaves to it what it would have made one of: `verify`, `cert`, `http1`,
   `http2`, `limits`, `proxy` and the proxies of the environment. These are arguments of `HTTPTransport` too.
 - A recorded request ends when its response begins, and is an error from status 400 on. What fails while the
