@@ -46,6 +46,7 @@ def test_every_block_has_its_test() -> None:
     assert sorted(block(word) for word in words) == sorted(BLOCKS)
     assert {page.name: len(blocks) for page in DOCS.glob("*.md") if (blocks := blocks_of(page))} == {
         "celery.md": 1,
+        "http.md": 3,
         "logging.md": 7,
         "spakky.md": 2,  # tests/interop/test_spakky.py runs them
         "storage.md": 3,

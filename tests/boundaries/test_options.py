@@ -144,6 +144,16 @@ def test_a_destination_by_name_takes_the_most_exact_name() -> None:
     assert policy.enables(names("another"))
 
 
+def test_the_name_of_all_others_stands_for_what_is_not_named() -> None:
+    policy = Policy(enabled={"shop": True, "*": False}, relation={"shop": "child", "*": "root"})
+
+    assert policy.enables(names("shop:8000", "shop"))
+    assert not policy.enables(names("elsewhere:8000", "elsewhere"))
+    assert not policy.enables(names())
+    assert policy.relation_of(object(), names("shop")) == "child"
+    assert policy.relation_of(object(), names("elsewhere")) == "root"
+
+
 def test_a_relation_by_function_is_asked_with_the_message() -> None:
     message = object()
     asked: list[object] = []

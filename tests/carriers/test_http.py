@@ -3,9 +3,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from multidict import CIMultiDict
 from starlette.datastructures import Headers, MutableHeaders
 
-from spakky.tracing.carriers.mapping import HTTP, HttpHeaders
+from spakky.tracing.carriers.mapping import HTTP, HTTP_TEXT, HttpHeaders, HttpTextHeaders, names_of_host
 from spakky.tracing.context import TraceContext
 from spakky.tracing.error import WrongUseError
 from spakky.tracing.testing import CarrierContract
@@ -29,6 +30,18 @@ class TestHttpCarrier(CarrierContract[HttpHeaders]):
         entries = _encoded(headers)
         pairs = self.native(entries)
         return [pairs, tuple(pairs), [list(pair) for pair in pairs], entries, dict(entries), dict(pairs)]
+
+
+class TestHttpTextCarrier(CarrierContract[HttpTextHeaders]):
+    carrier = HTTP_TEXT
+    repeats = True
+
+    def native(self, headers: Iterable[tuple[str, object]]) -> HttpTextHeaders:
+        return list(headers)  # type: ignore[arg-type]
+
+    def shapes(self, headers: Iterable[tuple[str, object]]) -> list[object]:
+        pairs = self.native(headers)
+        return [pairs, tuple(pairs), [list(pair) for pair in pairs], dict(pairs), CIMultiDict(pairs)]
 
 
 def _encoded(headers: Iterable[tuple[str, object]]) -> list[tuple[str, object]]:
@@ -93,3 +106,17 @@ def test_headers_of_starlette_are_read_and_written() -> None:
 def test_pairs_that_are_none_are_not_copied(wrong: object) -> None:
     with pytest.raises(WrongUseError, match=r"an HTTP header must be a"):
         HTTP.copy(wrong)
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "names"),
+    [
+        ("shop", None, ("shop", "shop")),
+        ("shop", 8000, ("shop:8000", "shop")),
+        ("::1", 8000, ("[::1]:8000", "::1")),
+    ],
+)
+def test_a_host_has_a_name_with_its_port_and_one_without(
+    host: str, port: int | None, names: tuple[str, str]
+) -> None:
+    assert names_of_host(host, port) == names

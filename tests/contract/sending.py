@@ -53,11 +53,13 @@ class SendingContract(ABC):
         ways: The names of the ways to send.
         recorded_ways: Those of them that are a boundary of their own, not only headers for one.
         foreign: Headers that are the user's own, in the client's native shape; their bytes must arrive.
+        kind: What a sending is.
     """
 
     ways: list[str]
     recorded_ways: list[str]
     foreign: Any
+    kind: str = "producer"
 
     @abstractmethod
     async def send(self, way: str, headers: Any, **options: Any) -> None:
@@ -231,7 +233,7 @@ class SendingContract(ABC):
         sent = TraceContext.from_traceparent(texts(wire, "traceparent")[0])
         span = next(span for span in recorder.spans if span.span_id == sent.span_id)
         assert (span.trace_id, span.parent_span_id) == (context.trace_id, context.span_id)
-        assert (span.kind, span.outcome, span.error) == ("producer", "ok", None)
+        assert (span.kind, span.outcome, span.error) == (self.kind, "ok", None)
         assert texts(wire, "baggage") == ["tenant=acme"]
 
     async def test_a_recorded_root_is_the_one_on_the_wire(self, recorded_way: str) -> None:

@@ -88,3 +88,15 @@ def test_a_program_runs_in_the_trace_of_the_process_that_started_it() -> None:
 
 def test_a_message_has_the_trace_in_which_its_row_was_written(kafka_address: str) -> None:
     assert_one_trace(output_of("outbox_example", KAFKA_BOOTSTRAP_SERVERS=kafka_address))
+
+
+def test_a_wsgi_request_is_served_in_the_trace_of_its_client() -> None:
+    assert_one_trace(output_of("wsgi_example"))
+
+
+def test_httpx_sends_its_request_in_the_current_trace() -> None:
+    assert_one_trace(output_of("httpx_example"))
+
+
+def test_aiohttp_sends_its_request_in_the_current_trace() -> None:
+    assert_one_trace(output_of("aiohttp_example"))

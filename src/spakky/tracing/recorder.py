@@ -42,9 +42,9 @@ class Span:
 
     Attributes:
         name: For people, such as `process orders`.
-        kind: `producer`, `consumer` or `server`.
+        kind: `producer`, `consumer`, `client` or `server`.
         system: The messaging system, such as `kafka`.
-        destination: The topic, exchange, queue or path; empty if it is not known.
+        destination: The topic, exchange, queue, path or host; empty if it is not known.
         trace_id: 32 hexadecimal digits.
         span_id: 16 hexadecimal digits.
         parent_span_id: The span it belongs to, `None` for a root.

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ISpan", "ITracer", "Kind", "Operation", "Outcome", "get_tracer", "set_tracer"]
 
-Kind = Literal["producer", "consumer", "server"]
-"""Which side of a boundary it is: a message leaves, a message is processed, a request is served."""
+Kind = Literal["producer", "consumer", "client", "server"]
+"""Which side of a boundary it is: a message leaves or is processed, a request leaves or is served."""
 
 Outcome = Literal["ok", "error", "cancelled", "retry", "ignored", "rejected", "unknown"]
 """How an operation ended. `unknown`: it was left in a way that does not tell, such as a `break`."""
@@ -29,7 +29,7 @@ class Operation:
         name: For people, such as `process orders`.
         kind: Which side of a boundary it is.
         system: The messaging system, such as `kafka`.
-        destination: The topic, exchange, queue or path; empty if it is not known.
+        destination: The topic, exchange, queue, path or host; empty if it is not known.
         context: The context that the operation gets; the tracer may replace its ids by its own.
         parent: The span it belongs to, `None` for a root.
         links: Other spans that it comes from.

@@ -54,6 +54,7 @@ class Client(Generic[MessageT, HeadersT]):
         is_record: Tells a message from an event that the client hands out in its place, such as an error;
             an event has no context and no processing.
         kind: What its processing is.
+        sending_kind: What its sending is.
         size: Gets the bytes that headers take in the frame or record that they are sent in; `None` where the
             client library itself refuses what is too large.
         room: How many of these there are unless a send says so.
@@ -75,6 +76,7 @@ class Client(Generic[MessageT, HeadersT]):
     of_a_delivery: frozenset[str] = frozenset()
     is_record: Callable[[MessageT], bool] = _is_always
     kind: Kind = "consumer"
+    sending_kind: Kind = "producer"
     size: Callable[[HeadersT], int] | None = None
     room: int | None = None
 

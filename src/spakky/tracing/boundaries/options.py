@@ -29,6 +29,8 @@ __all__ = [
 
 _logger: Final = logging.getLogger("spakky.tracing")
 
+_ANY: Final = "*"
+
 Relation = Literal["child", "link", "root"]
 """How the processing of a message relates to its sender.
 
@@ -40,11 +42,15 @@ Relation = Literal["child", "link", "root"]
 RelationChoice: TypeAlias = Relation | Mapping[str, Relation] | Callable[[Any], Relation]
 """One relation for all messages, one for each name of a topic, queue or exchange, or a function of a message.
 
-What a mapping does not name is a `child`. A function that fails or returns something else makes a `root`.
+The name `*` stands for all that a mapping does not name; without it they are a `child`.
+A function that fails or returns something else makes a `root`.
 """
 
 EnabledChoice: TypeAlias = bool | Mapping[str, bool]
-"""Whether it is switched on: for all, or for each name of a topic, queue or exchange; others are."""
+"""Whether it is switched on: for all, or for each name of a topic, queue, exchange or host.
+
+The name `*` stands for all that a mapping does not name; without it they are switched on.
+"""
 
 ValueT = TypeVar("ValueT")
 
@@ -255,7 +261,7 @@ def _check_keep(keep: object) -> None:
 
 
 def _named(choices: Mapping[str, ValueT], names: Sequence[str], *, default: ValueT) -> ValueT:
-    return next((choices[name] for name in names if name in choices), default)
+    return next((choices[name] for name in (*names, _ANY) if name in choices), default)
 
 
 def _chosen(choose: Callable[[Any], Relation], message: object) -> Relation:

@@ -209,7 +209,7 @@ class Sender(Generic[HeadersT]):
             tracer,
             lambda: Operation(
                 name=name or f"send {destination}",
-                kind="producer",
+                kind=self._client.sending_kind,
                 system=self._client.system,
                 destination=destination,
                 context=context,

@@ -53,7 +53,7 @@ class Verbs(Generic[MessageT, HeadersT]):
     def headers(self, existing: Iterable[Any] | None = None, **options: Unpack[SendOptions]) -> HeadersT:
         """Return headers for a send by hand: a copy of *existing* ones, and the current context.
 
-        Where they are sent to is not known here, so an option that chooses by name does not count.
+        Where they are sent to is not known here, so of an option that chooses by name only `*` counts.
 
         Args:
             existing: Headers of the message in any shape that the client library takes; `None` for none.

@@ -15,10 +15,23 @@ from spakky.tracing._text import readable
 from spakky.tracing.error import WrongUseError
 from spakky.tracing.propagator import MappingAccess
 
-__all__ = ["CARRIER", "HTTP", "HttpCarrier", "HttpHeaders", "MappingCarrier"]
+__all__ = [
+    "CARRIER",
+    "HTTP",
+    "HTTP_TEXT",
+    "HttpCarrier",
+    "HttpHeaders",
+    "HttpTextCarrier",
+    "HttpTextHeaders",
+    "MappingCarrier",
+    "names_of_host",
+]
 
 HttpHeaders = list[tuple[bytes, bytes]]
 """HTTP headers as ASGI has them: a name for each value, in order."""
+
+HttpTextHeaders = list[tuple[str, str]]
+"""HTTP headers as text: a name for each value, in order."""
 
 
 class MappingCarrier(MappingAccess):
@@ -38,12 +51,8 @@ class MappingCarrier(MappingAccess):
         return {name: value for name, value in carrier.items() if _lower(name) not in without}
 
 
-class HttpCarrier:
-    """Repeated headers with names in any case; `HTTP` is the one instance that is needed.
-
-    What is read may be a list of pairs or a mapping of names to one value or several, of `str` or `bytes`.
-    What is written is a list of pairs of `bytes`.
-    """
+class _RepeatedHeaders:
+    """Headers with names in any case and as often as they are; what is read may have any shape of these."""
 
     def get(self, carrier: object, key: str) -> list[str] | None:
         """Return all readable values of *key* in their order; `None` if there is no such header."""
@@ -55,16 +64,7 @@ class HttpCarrier:
         """Return the names of all headers, repeated as they are."""
         return [text for name, _ in _pairs(carrier) if (text := readable(name)) is not None]
 
-    def set(self, carrier: HttpHeaders, key: str, value: str) -> None:
-        """Make *value* the only value of *key*, as the last header.
-
-        Raises:
-            WrongUseError: The carrier is not a list.
-        """
-        self.remove(carrier, key)
-        carrier.append((key.encode(), value.encode()))
-
-    def remove(self, carrier: HttpHeaders, key: str) -> None:
+    def remove(self, carrier: list[Any], key: str) -> None:
         """Take all headers named *key* out.
 
         Raises:
@@ -75,6 +75,23 @@ class HttpCarrier:
             raise WrongUseError(message)
         lower = key.lower()
         carrier[:] = [header for header in carrier if _lower(header[0]) != lower]
+
+
+class HttpCarrier(_RepeatedHeaders):
+    """Repeated headers with names in any case; `HTTP` is the one instance that is needed.
+
+    What is read may be a list of pairs or a mapping of names to one value or several, of `str` or `bytes`.
+    What is written is a list of pairs of `bytes`.
+    """
+
+    def set(self, carrier: HttpHeaders, key: str, value: str) -> None:
+        """Make *value* the only value of *key*, as the last header.
+
+        Raises:
+            WrongUseError: The carrier is not a list.
+        """
+        self.remove(carrier, key)
+        carrier.append((key.encode(), value.encode()))
 
     def copy(self, carrier: object, without: Collection[str] = ()) -> HttpHeaders:
         """Return a new list of pairs of `bytes`, less those named in *without*.
@@ -89,8 +106,46 @@ class HttpCarrier:
         return copied
 
 
+class HttpTextCarrier(_RepeatedHeaders):
+    """Repeated headers of a client that takes text; `HTTP_TEXT` is the one instance that is needed.
+
+    What is read may have any shape that `HttpCarrier` reads. What is written is a list of pairs of `str`.
+    """
+
+    def set(self, carrier: HttpTextHeaders, key: str, value: str) -> None:
+        """Make *value* the only value of *key*, as the last header.
+
+        Raises:
+            WrongUseError: The carrier is not a list.
+        """
+        self.remove(carrier, key)
+        carrier.append((key, value))
+
+    def copy(self, carrier: object, without: Collection[str] = ()) -> HttpTextHeaders:
+        """Return a new list of pairs, less those named in *without*; each name and value is as it was.
+
+        Raises:
+            WrongUseError: It is no mapping and no list of pairs.
+        """
+        pairs: Iterable[tuple[Any, Any]] = _pairs(carrier, strict=True)
+        return [(name, value) for name, value in pairs if _lower(name) not in without]
+
+
 CARRIER: Final = MappingCarrier()
 HTTP: Final = HttpCarrier()
+HTTP_TEXT: Final = HttpTextCarrier()
+
+
+def names_of_host(host: str, port: int | None) -> tuple[str, str]:
+    """Return the names by which options may choose for a host: with its port, and without.
+
+    Args:
+        host: Its name, in ASCII, or its address.
+        port: `None` for the one that its scheme has by itself: then both names are the same.
+    """
+    address = f"[{host}]" if ":" in host else host
+    return (address if port is None else f"{address}:{port}"), host
+
 
 _NAME_AND_VALUE: Final = 2
 

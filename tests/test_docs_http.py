@@ -1,0 +1,49 @@
+"""The code of `docs/http.md` as it stands, with the address of a server put in."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+
+from contract.contexts import TRACEPARENT
+from contract.receiving import SENDER
+from integrations.http_servers import noting, serving_wsgi
+from test_readme import DOCS, blocks_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SERVE, CALL, HOOK = blocks_of(DOCS / "http.md")
+
+
+@pytest.mark.parametrize(("path", "is_continued"), [("orders", True), ("webhooks", False)])
+def test_a_request_is_served_in_the_trace_of_its_caller(path: str, *, is_continued: bool) -> None:
+    page: dict[str, Any] = {}
+    exec(SERVE, page)  # noqa: S102 - it is the page's own code
+
+    with serving_wsgi(page["application"]) as url:
+        response = httpx.get(f"{url}/{path}", headers={"traceparent": TRACEPARENT})
+
+    assert (response.text == SENDER.trace_id) is is_continued
+
+
+@pytest.mark.parametrize(
+    ("code", "paths"), [(CALL, {"/sync", "/httpx", "/aiohttp"}), (HOOK, {"/hook"})], ids=["call", "hook"]
+)
+def test_requests_are_sent_in_the_trace_of_their_sender(code: str, paths: set[str], tmp_path: Path) -> None:
+    script = tmp_path / "shop.py"
+    with noting() as server:
+        script.write_text(code.replace("http://localhost:8000", server.elsewhere), encoding="utf-8")
+        finished = subprocess.run(
+            [sys.executable, str(script)], capture_output=True, text=True, timeout=60, check=False
+        )
+        assert (finished.returncode, finished.stderr) == (0, "")
+        arrived = [server.arrived() for _ in paths]
+
+    assert {each.path for each in arrived} == paths
+    traces = {each.headers["traceparent"][0].split("-")[1] for each in arrived}
+    assert traces == {finished.stdout.strip()}
