@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 INTEGRATIONS = short_names("integrations")
-WITHOUT_CLIENT = {"asgi", "environ", "logging"}  # a server calls it, or it is the standard library's
+WITHOUT_CLIENT = {"asgi", "environ", "logging", "wsgi"}  # a server calls it, or it is the standard library's
 WITH_CLIENT = [name for name in INTEGRATIONS if name not in WITHOUT_CLIENT]
 
 MODULE_OF = {"kafka-python": "kafka"}
-BUILT_UPON = {"celery": {"kombu"}}  # client libraries that another one loads by itself
+BUILT_UPON = {"celery": {"kombu"}, "taskiq": {"aiohttp"}}  # client libraries that another one loads by itself
 
 LOADED_BESIDES = """
 import importlib, sys

@@ -36,10 +36,11 @@ CONTRACTS = {
 FRAMEWORKS = {"celery"}  # they call the user's code, by hooks of their own
 QUEUES = {"arq"}  # with an object to wrap that sends, and settings to hook of what runs jobs
 CLASSES = {"rq"}  # they take the class of what they make
-MIDDLEWARE = {"asgi", "dramatiq", "faststream", "taskiq"}
+MIDDLEWARE = {"asgi", "dramatiq", "faststream", "taskiq", "wsgi"}
+HTTP_CLIENTS = {"aiohttp", "httpx"}  # they send requests, by what the library has for that
 PROCESSES = {"environ"}  # nothing is sent: a process starts another one
 LOGS = {"logging", "loguru", "structlog"}  # they send nothing, and say where a line of a log was written
-WITHOUT_EXTRA = {"asgi", "environ", "logging"}
+WITHOUT_EXTRA = {"asgi", "environ", "logging", "wsgi"}
 WITH_EXAMPLE = [name for name in INTEGRATIONS if name not in LOGS]
 
 VERBS = {
@@ -60,12 +61,25 @@ VERBS = {
     "TraceMiddleware": {"ReceiveOptions", "Options"},
     "TraceJob": {"ReceiveOptions"},
     "TraceQueue": {"SendOptions"},
+    "TraceTransport": {"SendOptions"},
+    "trace_config": {"SendOptions"},
 }
 INHERITED = {"TraceJob", "TraceQueue"}  # options are those of a class of one's own
-OF_FEW = {"install", "uninstall", "call_headers", "TraceMiddleware", "TraceJob", "TraceQueue"}
+OF_FEW = {
+    "install",
+    "uninstall",
+    "call_headers",
+    "trace_config",
+    "TraceMiddleware",
+    "TraceJob",
+    "TraceQueue",
+    "TraceTransport",
+}
 OFFERED = {
     **{name: VERBS.keys() - OF_FEW for name in CLIENTS},
     "celery": {"install", "uninstall", "headers", "call_headers", "context_from"},
+    "aiohttp": {"trace_config", "headers"},
+    "httpx": {"TraceTransport", "headers"},
     "arq": {"wrap", "unwrap", "install", "uninstall", "context_from"},
     "environ": {"headers", "context_from", "process"},
     "logging": {"TraceFilter", "install", "uninstall"},
@@ -83,6 +97,7 @@ SUITABLE = {
     ("aiokafka", "wrap"): "aiokafka.AIOKafkaProducer",
     ("confluent_kafka", "wrap"): "confluent_kafka.Producer",
     ("kafka_python", "wrap"): "kafka.KafkaProducer",
+    ("httpx", "TraceTransport"): "httpx.HTTPTransport",
 }
 BARE = {(name, "TraceMiddleware") for name in ("dramatiq", "faststream", "taskiq")}  # takes options only
 
@@ -122,7 +137,10 @@ def every_verb() -> list[Any]:
 
 
 def test_every_integration_is_of_a_known_kind() -> None:
-    assert set(INTEGRATIONS) == CLIENTS | FRAMEWORKS | QUEUES | CLASSES | MIDDLEWARE | PROCESSES | LOGS
+    assert (
+        set(INTEGRATIONS)
+        == CLIENTS | FRAMEWORKS | QUEUES | CLASSES | MIDDLEWARE | HTTP_CLIENTS | PROCESSES | LOGS
+    )
 
 
 @every_integration
@@ -144,7 +162,7 @@ def test_a_verb_takes_the_same_options_everywhere(name: str, function: str) -> N
 
 @pytest.mark.parametrize(("name", "function"), [case for case in every_verb() if VERBS[case.values[1]]])
 def test_a_verb_refuses_an_option_that_is_not_known(name: str, function: str) -> None:
-    free = {"configure", "headers", "call_headers", "consumer", "batch_consumer"}
+    free = {"configure", "headers", "call_headers", "consumer", "batch_consumer", "trace_config"}
     bare = function in free or (name, function) in BARE or function in INHERITED
     positional = [] if bare else [_suitable(name, function)]
 
