@@ -4,12 +4,15 @@ Private: `TraceContext.get`, `set`, `clear` and `use` are the public side.
 
 What a `contextvars.Context` holds is a plain context, or the innermost scope that was opened in it (or in the
 Context that it is a copy of), which knows what was held before it.
+
+Another library with a current context of its own may take part: then it is told of all that happens here, and
+what it says is current is so here.
 """
 
 from __future__ import annotations
 
 from contextvars import ContextVar, Token
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeAlias
 
 from spakky.tracing.error import WrongUseError
 
@@ -20,7 +23,33 @@ if TYPE_CHECKING:
     from spakky.tracing.context import TraceContext
 
 
-__all__ = ["Scope", "current", "make_current"]
+__all__ = ["ICounterpart", "Scope", "current", "make_current", "take_part"]
+
+
+class ICounterpart(Protocol):
+    """The current context of another library."""
+
+    def current(self) -> TraceContext | None:
+        """Return what is current there, the very object if it was made current from here."""
+
+    def enter(self, context: TraceContext | None) -> object:
+        """Make *context* current there too; return what was so before."""
+
+    def restore(self, before: object) -> None:
+        """Make current again what `enter` has returned."""
+
+
+_counterpart: ICounterpart | None = None
+
+
+def take_part(counterpart: ICounterpart | None) -> None:
+    """Let another library's context and ours be one from now on; `None` parts them."""
+    global _counterpart  # noqa: PLW0603 - the one process-wide setting
+    _counterpart = counterpart
+
+
+class _Nowhere:
+    """Stands for what was current in no other library."""
 
 
 class Scope:
@@ -34,15 +63,17 @@ class Scope:
         context: What is current while the scope is open; `None` for no trace.
         is_open: Whether it was opened and is not closed yet.
         before: What its Context held when it was opened, less what was closed since; `None` after it is out.
+        before_elsewhere: What was current in another library then, if one takes part.
     """
 
-    __slots__ = ("_token", "_was_opened", "before", "context", "is_open")
+    __slots__ = ("_token", "_was_opened", "before", "before_elsewhere", "context", "is_open")
 
     def __init__(self, context: TraceContext | None) -> None:
         self.context = context
         self.is_open = False
         self._was_opened = False
         self.before: _Held = None
+        self.before_elsewhere: object = _Nowhere
         self._token: Token[_Held] | None = None
 
     def open(self) -> Self:
@@ -58,6 +89,8 @@ class Scope:
         self.is_open = self._was_opened = True
         self.before = _held.get()
         self._token = _held.set(self)
+        if _counterpart is not None:
+            self.before_elsewhere = _counterpart.enter(self.context)
         return self
 
     def close(self) -> None:
@@ -80,10 +113,13 @@ class Scope:
             return False
         if _scope_of(held) is self:
             held = self.before  # not what the token restored: that may be a scope that was taken out since
+            if _counterpart is not None and self.before_elsewhere is not _Nowhere:
+                _counterpart.restore(self.before_elsewhere)
         else:
             self._take_out_below(_scope_of(held))
         _held.set(held)
         self._token = self.before = None
+        self.before_elsewhere = _Nowhere
         return True
 
     def _take_out_below(self, above: Scope | None) -> None:
@@ -92,6 +128,7 @@ class Scope:
             above = above.below
         if above is not None:
             above.before = self.before
+            above.before_elsewhere = self.before_elsewhere
 
     @property
     def below(self) -> Scope | None:
@@ -121,6 +158,11 @@ _held: Final[ContextVar[_Held]] = ContextVar("spakky.tracing", default=None)
 
 def current() -> TraceContext | None:
     """Return the current context, `None` outside any trace."""
+    context = _current_here()
+    return context if _counterpart is None else _counterpart.current()
+
+
+def _current_here() -> TraceContext | None:
     held = _held.get()
     while isinstance(held, (Scope, _SetInside)):
         scope = held.scope if isinstance(held, _SetInside) else held
@@ -136,6 +178,8 @@ def make_current(context: TraceContext | None) -> None:
     """Make *context* current until something else is, or until the scope around it is closed."""
     scope = _scope_of(_held.get())
     _held.set(context if scope is None else _SetInside(context, scope))
+    if _counterpart is not None:
+        _counterpart.enter(context)
 
 
 def _scope_of(held: _Held) -> Scope | None:
@@ -147,7 +191,7 @@ def _scope_of(held: _Held) -> Scope | None:
 
 def _take_out_closed() -> None:
     """Take out the scopes of this Context that were closed elsewhere, so that they do not pile up."""
-    current()
+    _current_here()
     above = _scope_of(_held.get())
     while above is not None and (below := above.below) is not None:
         if below.is_open:

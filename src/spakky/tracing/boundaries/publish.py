@@ -16,6 +16,7 @@ from spakky.tracing.boundaries._guarded import (
     inject,
     start_span,
 )
+from spakky.tracing.boundaries.elsewhere import is_written_elsewhere
 from spakky.tracing.boundaries.outcome import outcome_of
 from spakky.tracing.boundaries.vendors import vendors_members, with_vendors_members
 from spakky.tracing.carriers import RETRY_COUNT
@@ -109,6 +110,7 @@ class Sender(Generic[HeadersT]):
         name: str | None = None,
         room: int | None = None,
         is_scheduled: bool = False,
+        library: str = "",
     ) -> Publishing[HeadersT]:
         """Return the sending of a message, a `with` block around the client's own call.
 
@@ -120,11 +122,12 @@ class Sender(Generic[HeadersT]):
             room: How many bytes the headers may take, as the client counts their size; `None` if that is as
                 usual.
             is_scheduled: Whether a clock sends it: it starts a trace, whatever is current or in its headers.
+            library: The client library, where another tool may write the context into its sends.
 
         Raises:
             WrongUseError: *existing* cannot be the headers of a message.
         """
-        if not self.writes_to(destination, names):
+        if not self.writes_to(destination, names) or is_written_elsewhere(library):
             return Publishing(cast("HeadersT", existing))
         headers = self._client.carrier.copy(existing)
         current = None if is_scheduled else TraceContext.get()
