@@ -17,13 +17,15 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeAlias
 from spakky.tracing.error import WrongUseError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
     from typing import Self
 
+    from spakky.tracing.baggage import Baggage
     from spakky.tracing.context import TraceContext
 
 
-__all__ = ["ICounterpart", "Scope", "current", "make_current", "take_part"]
+__all__ = ["ICounterpart", "Scope", "baggage_elsewhere", "current", "make_current", "take_part"]
 
 
 class ICounterpart(Protocol):
@@ -32,24 +34,32 @@ class ICounterpart(Protocol):
     def current(self) -> TraceContext | None:
         """Return what is current there, the very object if it was made current from here."""
 
-    def enter(self, context: TraceContext | None) -> object:
-        """Make *context* current there too; return what was so before."""
+    def baggage(self) -> Baggage:
+        """Return the baggage that is current there, maybe without a context."""
+        ...
 
-    def restore(self, before: object) -> None:
-        """Make current again what `enter` has returned."""
+    def enter(self, context: TraceContext | None) -> Callable[[], None]:
+        """Make *context* current there too; return what makes current again what was so before."""
+        ...
 
 
 _counterpart: ICounterpart | None = None
 
 
 def take_part(counterpart: ICounterpart | None) -> None:
-    """Let another library's context and ours be one from now on; `None` parts them."""
+    """Let another library's context and ours be one from now on; `None` parts them.
+
+    What is current here becomes current there, as if it had been made so just now.
+    """
     global _counterpart  # noqa: PLW0603 - the one process-wide setting
     _counterpart = counterpart
-
-
-class _Nowhere:
-    """Stands for what was current in no other library."""
+    if counterpart is None or (context := _current_here()) is None:
+        return
+    held = _held.get()
+    for scope in reversed(_open_scopes()):
+        scope.restore_elsewhere = counterpart.enter(scope.context)
+    if not isinstance(held, Scope):
+        counterpart.enter(context)
 
 
 class Scope:
@@ -63,17 +73,17 @@ class Scope:
         context: What is current while the scope is open; `None` for no trace.
         is_open: Whether it was opened and is not closed yet.
         before: What its Context held when it was opened, less what was closed since; `None` after it is out.
-        before_elsewhere: What was current in another library then, if one takes part.
+        restore_elsewhere: Makes current again what was so in another library then, if one took part.
     """
 
-    __slots__ = ("_token", "_was_opened", "before", "before_elsewhere", "context", "is_open")
+    __slots__ = ("_token", "_was_opened", "before", "context", "is_open", "restore_elsewhere")
 
     def __init__(self, context: TraceContext | None) -> None:
         self.context = context
         self.is_open = False
         self._was_opened = False
         self.before: _Held = None
-        self.before_elsewhere: object = _Nowhere
+        self.restore_elsewhere: Callable[[], None] | None = None
         self._token: Token[_Held] | None = None
 
     def open(self) -> Self:
@@ -90,7 +100,7 @@ class Scope:
         self.before = _held.get()
         self._token = _held.set(self)
         if _counterpart is not None:
-            self.before_elsewhere = _counterpart.enter(self.context)
+            self.restore_elsewhere = _counterpart.enter(self.context)
         return self
 
     def close(self) -> None:
@@ -113,13 +123,12 @@ class Scope:
             return False
         if _scope_of(held) is self:
             held = self.before  # not what the token restored: that may be a scope that was taken out since
-            if _counterpart is not None and self.before_elsewhere is not _Nowhere:
-                _counterpart.restore(self.before_elsewhere)
+            if self.restore_elsewhere is not None:
+                self.restore_elsewhere()
         else:
             self._take_out_below(_scope_of(held))
         _held.set(held)
-        self._token = self.before = None
-        self.before_elsewhere = _Nowhere
+        self._token = self.before = self.restore_elsewhere = None
         return True
 
     def _take_out_below(self, above: Scope | None) -> None:
@@ -128,7 +137,7 @@ class Scope:
             above = above.below
         if above is not None:
             above.before = self.before
-            above.before_elsewhere = self.before_elsewhere
+            above.restore_elsewhere = self.restore_elsewhere
 
     @property
     def below(self) -> Scope | None:
@@ -174,6 +183,11 @@ def _current_here() -> TraceContext | None:
     return held
 
 
+def baggage_elsewhere() -> Baggage | None:
+    """Return the baggage that is current in another library, `None` if none takes part."""
+    return None if _counterpart is None else _counterpart.baggage()
+
+
 def make_current(context: TraceContext | None) -> None:
     """Make *context* current until something else is, or until the scope around it is closed."""
     scope = _scope_of(_held.get())
@@ -187,6 +201,17 @@ def _scope_of(held: _Held) -> Scope | None:
     if isinstance(held, _SetInside):
         return held.scope
     return held if isinstance(held, Scope) else None
+
+
+def _open_scopes() -> list[Scope]:
+    """Return the open scopes of this Context, the innermost one first."""
+    found: list[Scope] = []
+    scope = _scope_of(_held.get())
+    while scope is not None:
+        if scope.is_open:
+            found.append(scope)
+        scope = scope.below
+    return found
 
 
 def _take_out_closed() -> None:

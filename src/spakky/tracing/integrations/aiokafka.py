@@ -170,7 +170,7 @@ class _Producer(ObjectProxy):  # type: ignore[type-arg] # wrapt 2.1 cannot be su
         self, batch: BatchBuilder, topic: str, *, partition: int
     ) -> asyncio.Future[RecordMetadata]:
         builder, created = _unwrapped_batch(batch)
-        publishing = self._self_sender.publish_batch(topic, created)
+        publishing = self._self_sender.publish_batch(topic, created, builder.record_count())
         try:
             delivery = await self.__wrapped__.send_batch(builder, topic, partition=partition)
         except BaseException as error:

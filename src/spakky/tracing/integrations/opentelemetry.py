@@ -60,21 +60,27 @@ except ModuleNotFoundError as error:
     raise_missing_extra("opentelemetry", {"opentelemetry"}, error)
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
-    from spakky.tracing.tracer import ITracer, Kind, Operation, Outcome
+    from spakky.tracing.tracer import ITracer, Operation, Outcome
 
 __all__ = ["OpenTelemetryPropagator", "OpenTelemetryTracer", "install", "uninstall"]
 
 _logger: Final = logging.getLogger("spakky.tracing")
 
 _SCOPE: Final = "spakky.tracing"  # the instrumentation scope of our spans
-_KINDS: Final[Mapping[Kind, SpanKind]] = {
+_KINDS: Final[Mapping[str, SpanKind]] = {
     "producer": SpanKind.PRODUCER,
     "consumer": SpanKind.CONSUMER,
     "server": SpanKind.SERVER,
+    "client": SpanKind.CLIENT,
 }
-_TYPES: Final[Mapping[Kind, str]] = {"producer": "send", "consumer": "process"}
+_TYPES: Final[Mapping[str, str]] = {"producer": "send", "consumer": "process", "client": "receive"}
+_METHODS: Final = frozenset(
+    {"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE"}
+)
+_NAMED_BY_THE_BROKER: Final = ("amq.gen-", "amq.rabbitmq.reply-to")
+_FAILURES: Final[frozenset[Outcome]] = frozenset({"error", "retry"})
 _W3C_FIELDS: Final = frozenset({"traceparent", "tracestate", "baggage"})
 
 
@@ -165,7 +171,7 @@ class _OfSpan(TraceContext):
     span: Span
 
     @classmethod
-    def made_of(cls, span: Span, shared: Baggage) -> TraceContext | None:
+    def made_of(cls, span: Span, shared: Baggage, parent_span_id: str | None = None) -> _OfSpan | None:
         """Return the context of *span*, `None` if it has none that is valid."""
         ids = span.get_span_context()
         if not ids.is_valid:
@@ -174,7 +180,7 @@ class _OfSpan(TraceContext):
         made = cls(
             trace_id=f"{ids.trace_id:032x}",
             span_id=f"{ids.span_id:016x}",
-            parent_span_id=f"{parent.span_id:016x}" if parent is not None else None,
+            parent_span_id=f"{parent.span_id:016x}" if parent is not None else parent_span_id,
             trace_flags=int(ids.trace_flags),
             trace_state=TraceState.parse(ids.trace_state.to_header()),
             baggage=shared,
@@ -182,6 +188,21 @@ class _OfSpan(TraceContext):
         )
         object.__setattr__(made, "span", span)
         return made
+
+    def plain(self) -> TraceContext:
+        """Return the same context without the span, as others have it."""
+        return TraceContext(
+            trace_id=self.trace_id,
+            span_id=self.span_id,
+            parent_span_id=self.parent_span_id,
+            trace_flags=self.trace_flags,
+            trace_state=self.trace_state,
+            baggage=self.baggage,
+            is_remote=self.is_remote,
+        )
+
+    def __reduce__(self) -> tuple[Callable[..., TraceContext], tuple[object, ...]]:
+        return self.plain().__reduce__()
 
 
 class _Agreed(NamedTuple):
@@ -212,16 +233,20 @@ class _Counterpart:
         _found.set((current, meant))
         return meant
 
-    def enter(self, made_current: TraceContext | None) -> object:
+    def baggage(self) -> Baggage:
+        """Return the baggage that is current there."""
+        return _baggage_of(baggage.get_all())
+
+    def enter(self, made_current: TraceContext | None) -> Callable[[], None]:
         """Make a context current there too; everything else that is current there stays."""
         before = context.get_current()
         context.attach(_written(before, made_current))
-        return before
+        return lambda: _make_current_there(before)
 
-    def restore(self, before: object) -> None:
-        """Make current again what was so before."""
-        if isinstance(before, Context):
-            context.attach(before)
+
+def _make_current_there(current: Context) -> None:
+    """Make a context current without a token: that could be used only once, and only where it was made."""
+    context.attach(current)
 
 
 def _meaning_of(current: Context) -> TraceContext | None:
@@ -230,10 +255,10 @@ def _meaning_of(current: Context) -> TraceContext | None:
     agreed = current.get(_AGREED)
     if not isinstance(agreed, _Agreed):
         return _OfSpan.made_of(span, _baggage_of(shared))
-    is_same_baggage = dict(shared) == dict(agreed.baggage)
-    if agreed.span is span and is_same_baggage:
-        return agreed.context
-    known = agreed.context.baggage if agreed.context is not None and is_same_baggage else _baggage_of(shared)
+    ours, is_same_baggage = agreed.context, dict(shared) == dict(agreed.baggage)
+    if agreed.span is span:
+        return ours if ours is None or is_same_baggage else ours.with_baggage(_baggage_of(shared))
+    known = ours.baggage if ours is not None and is_same_baggage else _baggage_of(shared)
     return _OfSpan.made_of(span, known)
 
 
@@ -241,10 +266,16 @@ def _written(base: Context, made_current: TraceContext | None) -> Context:
     """Return *base* with the span and the baggage of a context in it."""
     span = INVALID_SPAN if made_current is None else _span_of(made_current, base)
     entries = {} if made_current is None else dict(made_current.baggage)
+    written = _with(base, span, entries)
+    return context.set_value(_AGREED, _Agreed(made_current, span, entries), written)
+
+
+def _with(base: Context, span: Span, entries: Mapping[str, str]) -> Context:
+    """Return *base* with a span and with no other baggage than these entries."""
     written = baggage.clear(trace.set_span_in_context(span, base))
     for name, value in entries.items():
         written = baggage.set_baggage(name, value, written)
-    return context.set_value(_AGREED, _Agreed(made_current, span, entries), written)
+    return written
 
 
 def _span_of(ours: TraceContext, base: Context) -> Span:
@@ -277,6 +308,8 @@ def _baggage_of(shared: Mapping[str, object]) -> Baggage:
             made = made.set(name, str(value))
         except AbstractSpakkyTracingError as error:
             _logger.debug("an entry of OpenTelemetry's baggage is left out: %s", error)
+        except Exception as error:  # noqa: BLE001 - a value there is any object, which may have no text
+            _logger.debug("an entry of OpenTelemetry's baggage is left out: %s", type(error).__name__)
     return made
 
 
@@ -297,15 +330,12 @@ class OpenTelemetryTracer:
 
     def start(self, operation: Operation) -> _OpenSpan:
         """Start a span."""
-        base = baggage.clear(Context())
-        for name, value in operation.context.baggage.items():
-            base = baggage.set_baggage(name, value, base)
-        if operation.parent is not None:
-            base = trace.set_span_in_context(_span_of(operation.parent, context.get_current()), base)
+        base = context.get_current()
+        parent = INVALID_SPAN if operation.parent is None else _span_of(operation.parent, base)
         span = self._tracer.start_span(
             _name_of(operation),
-            context=base,
-            kind=_KINDS[operation.kind],
+            context=_with(base, parent, dict(operation.context.baggage)),
+            kind=_kind_of(operation),
             attributes=_attributes_of(operation),
             links=[Link(_ids_of(link)) for link in operation.links],
         )
@@ -321,44 +351,81 @@ class _OpenSpan:
 
     def end(self, outcome: Outcome, error: BaseException | None = None) -> None:
         """End the span."""
+        try:
+            self._tell(outcome, error)
+        finally:
+            self._span.end()
+
+    def _tell(self, outcome: Outcome, error: BaseException | None) -> None:
+        """Say how it ended; what is no failure, such as a cancellation, is told by the outcome alone."""
         span = self._span
         span.set_attribute("spakky.outcome", outcome)
-        if error is not None:
-            span.record_exception(error)
-            span.set_attribute("error.type", _qualified_name(type(error)))
+        if outcome in _FAILURES:
+            span.set_attribute("error.type", "_OTHER" if error is None else _qualified_name(type(error)))
         if outcome == "error":
-            span.set_status(Status(StatusCode.ERROR, str(error) if error is not None else None))
-        span.end()
+            span.set_status(Status(StatusCode.ERROR, None if error is None else _text_of(error)))
+        if outcome in _FAILURES and error is not None:
+            span.record_exception(error)
+
+
+def _text_of(error: BaseException) -> str:
+    """Return the message of an exception, as OpenTelemetry describes the status of a span."""
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:  # noqa: BLE001 - an exception of the user's, which may have no text
+        return type(error).__name__
 
 
 def _context_of(span: Span, operation: Operation) -> TraceContext:
-    """Return the context of a span, or that of the operation if there is no SDK to give it one of its own."""
-    given = span.get_span_context()
-    parent = operation.parent
-    if not given.is_valid or (parent is not None and f"{given.span_id:016x}" == parent.span_id):
-        return operation.context
-    made = _OfSpan.made_of(span, operation.context.baggage)
-    return made or operation.context
+    """Return the context of a span.
+
+    If there is no SDK to give it ids of its own, what is sent is the current context itself.
+    """
+    given, parent = span.get_span_context(), operation.parent
+    parent_span_id = None if parent is None else parent.span_id
+    made = _OfSpan.made_of(span, operation.context.baggage, parent_span_id)
+    if made is not None and f"{given.span_id:016x}" != parent_span_id:
+        return made
+    return operation.context if operation.kind != "producer" or parent is None else parent
+
+
+def _kind_of(operation: Operation) -> SpanKind:
+    """Return the kind of a span; a send that links to the contexts in its messages made none of them."""
+    if operation.kind == "producer" and operation.links:
+        return SpanKind.CLIENT
+    return _KINDS[operation.kind]
 
 
 def _name_of(operation: Operation) -> str:
-    """Return the name of a span; a request's path has too many values for one (HTTP conventions)."""
-    return operation.name.partition(" ")[0] if operation.system == "http" else operation.name
+    """Return the name of a span, without what has too many values for one.
+
+    That is the path of a request (conventions for HTTP), and a name that the broker made up for a queue.
+    """
+    is_made_up = operation.system == "http" or _is_temporary(operation)
+    return operation.name.partition(" ")[0] if is_made_up else operation.name
+
+
+def _is_temporary(operation: Operation) -> bool:
+    return any(part.startswith(_NAMED_BY_THE_BROKER) for part in operation.destination.split(":"))
 
 
 def _attributes_of(operation: Operation) -> dict[str, str | int | bool]:
+    """Return what is known of an operation at its start; samplers see all of it."""
     verb = operation.name.partition(" ")[0]
     if operation.system == "http":
         given: dict[str, str | int | bool | None] = {
-            "http.request.method": verb,
-            "url.path": operation.destination,
+            "http.request.method": verb if verb in _METHODS else "_OTHER",
+            "url.path": operation.destination or None,
         }
     else:
+        is_temporary = _is_temporary(operation) or None
         given = {
             "messaging.system": operation.system,
             "messaging.operation.name": verb,
-            "messaging.operation.type": _TYPES[operation.kind],
+            "messaging.operation.type": "create" if verb == "create" else _TYPES.get(operation.kind),
             "messaging.destination.name": operation.destination or None,
+            "messaging.destination.anonymous": is_temporary,
+            "messaging.destination.temporary": is_temporary,
             "messaging.batch.message_count": operation.message_count,
             "spakky.attempt": operation.attempt,
             "spakky.death_count": operation.death_count,
@@ -401,7 +468,7 @@ class OpenTelemetryPropagator(ITracePropagator):
         """Return the context that *carrier* brings, `None` if there is none that is valid."""
         read = self._read(carrier, getter)
         ours = _OfSpan.made_of(trace.get_current_span(read), _baggage_of(baggage.get_all(read)))
-        return ours and _without_span(ours)
+        return ours and ours.plain()
 
     def extract_baggage(self, carrier: Any, getter: Any = None) -> Baggage:
         """Return the baggage that *carrier* brings."""
@@ -414,10 +481,6 @@ class OpenTelemetryPropagator(ITracePropagator):
     def _read(self, carrier: Any, getter: Any) -> Context:
         options = {} if getter is None else {"getter": getter}
         return self._propagator.extract(carrier, Context(), **options)
-
-
-def _without_span(ours: TraceContext) -> TraceContext:
-    return ours.with_baggage(ours.baggage)
 
 
 def _propagator_of(textmap: TextMapPropagator) -> ITracePropagator:
