@@ -1,9 +1,9 @@
 """OpenTelemetry's SDK with our bridge installed, and what it records at hand.
 
-    @pytest.fixture
-    def bridge() -> Iterator[Bridge]:
-        with bridged() as bridge:
-            yield bridge
+@pytest.fixture
+def bridge() -> Iterator[Bridge]:
+    with bridged() as bridge:
+        yield bridge
 """
 
 from __future__ import annotations
