@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 from uuid import uuid4
 
 import pika
@@ -353,7 +353,7 @@ class TestEndings:
         ],
     )
     def test_what_is_a_failure(
-        self, bridge: Bridge, outcome: Any, error: BaseException | None, status: StatusCode, is_told: bool
+        self, bridge: Bridge, outcome: Any, error: BaseException | None, status: StatusCode, *, is_told: bool
     ) -> None:
         verbs = Verbs(LETTERS)
         verbs.receiver({}).process({}).open().close(outcome, error)
@@ -441,7 +441,7 @@ class TestExport:
                 await aiokafka.wrap(topic.producer).send_and_wait(topic.name, b"", partition=0)
             with aiokafka.process(await topic.record()):
                 pass
-            exporter.shutdown()
+            bridge.provider.shutdown()
 
         send, process = collector.spans()
         assert ours is not None
@@ -485,7 +485,7 @@ class Collector:
             for span in scope.spans
         ]
 
-    def __enter__(self) -> Collector:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
