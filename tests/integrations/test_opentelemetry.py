@@ -443,6 +443,24 @@ class TestInstalling:
         assert outer is not None
         assert agreed() is None
 
+    def test_a_span_of_theirs_is_not_current_here_when_it_ends(self) -> None:
+        with bridged() as bridge:
+            span = trace.use_span(bridge.tracer.start_span("a"))
+            span.__enter__()
+            assert TraceContext.get() is not None
+            opentelemetry.uninstall()
+            assert TraceContext.get() is None
+            assert ids_there() is not None
+            span.__exit__(None, None, None)
+
+    def test_what_they_have_put_out_of_place_is_not_current_either(self) -> None:
+        with bridged() as bridge:
+            with bridge.tracer.start_as_current_span("a"):
+                TraceContext.set(TraceContext.new_root())
+            assert agreed() is None
+            opentelemetry.uninstall()
+            assert TraceContext.get() is None
+
     def test_scopes_that_were_open_before_end_on_both_sides(self) -> None:
         before = context.attach(Context())
         with TraceContext.use(TraceContext.new_root()) as outer:

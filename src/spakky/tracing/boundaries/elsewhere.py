@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 __all__ = ["ask_about_sends", "is_written_elsewhere"]
 
-_asked: Callable[[str], bool] | None = None
+_asked: Callable[[object], bool] | None = None
 
 
-def ask_about_sends(asked: Callable[[str], bool] | None) -> None:
-    """Let *asked* tell of the name of a client library whether its sends are left to another tool.
+def ask_about_sends(asked: Callable[[object], bool] | None) -> None:
+    """Let *asked* tell of a client, such as a producer, whether its sends are left to another tool.
 
     `None` leaves none to anybody.
     """
@@ -25,6 +25,6 @@ def ask_about_sends(asked: Callable[[str], bool] | None) -> None:
     _asked = asked
 
 
-def is_written_elsewhere(library: str) -> bool:
-    """Tell whether the sends of a client library are left to another tool."""
-    return _asked is not None and _asked(library)
+def is_written_elsewhere(client: object) -> bool:
+    """Tell whether the sends of a client are left to another tool; those of `None` are not."""
+    return _asked is not None and client is not None and _asked(client)

@@ -111,7 +111,7 @@ class Sender(Generic[HeadersT]):
         name: str | None = None,
         room: int | None = None,
         is_scheduled: bool = False,
-        library: str = "",
+        by: object = None,
     ) -> Publishing[HeadersT]:
         """Return the sending of a message, a `with` block around the client's own call.
 
@@ -123,14 +123,14 @@ class Sender(Generic[HeadersT]):
             room: How many bytes the headers may take, as the client counts their size; `None` if that is as
                 usual.
             is_scheduled: Whether a clock sends it: it starts a trace, whatever is current or in its headers.
-            library: The client library, where another tool may write the context into its sends.
+            by: The client that sends, where another tool may write the context into its sends.
 
         Raises:
             WrongUseError: *existing* cannot be the headers of a message.
         """
         if not self.writes_to(destination, names):
             return Publishing(cast("HeadersT", existing))
-        if is_written_elsewhere(library):
+        if is_written_elsewhere(by):
             return Publishing(self._client.carrier.copy(existing, self._policy.fields))
         headers = self._client.carrier.copy(existing)
         current = None if is_scheduled else TraceContext.get()

@@ -134,7 +134,7 @@ class _Producer(ObjectProxy):  # type: ignore[type-arg] # wrapt 2.1 cannot be su
         timestamp_ms: int | None = None,
         headers: Any = None,
     ) -> asyncio.Future[RecordMetadata]:
-        publishing = self._self_sender.publish(headers, topic, library="aiokafka")
+        publishing = self._self_sender.publish(headers, topic, by=self.__wrapped__)
         try:
             delivery = await publishing.send_async(
                 lambda headers: self.__wrapped__.send(topic, value, key, partition, timestamp_ms, headers),
@@ -154,7 +154,7 @@ class _Producer(ObjectProxy):  # type: ignore[type-arg] # wrapt 2.1 cannot be su
         timestamp_ms: int | None = None,
         headers: Any = None,
     ) -> RecordMetadata:
-        with self._self_sender.publish(headers, topic, library="aiokafka") as publishing:
+        with self._self_sender.publish(headers, topic, by=self.__wrapped__) as publishing:
             metadata: RecordMetadata = await publishing.send_async(
                 lambda headers: self.__wrapped__.send_and_wait(
                     topic, value, key, partition, timestamp_ms, headers

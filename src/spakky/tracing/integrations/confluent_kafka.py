@@ -187,7 +187,7 @@ class _Producer(ObjectProxy):  # type: ignore[type-arg] # wrapt 2.1 cannot be su
         topic = call.get("topic")
         if not isinstance(topic, str):
             return self.__wrapped__.produce(*args, **kwargs)  # which says what is wrong
-        publishing = self._self_sender.publish(call.get("headers"), topic)
+        publishing = self._self_sender.publish(call.get("headers"), topic, by=self.__wrapped__)
         return _send(publishing, call, self.__wrapped__.produce, asks_for_reports=self._self_asks_for_reports)
 
     def produce_batch(

@@ -127,7 +127,7 @@ class _Producer(ObjectProxy):  # type: ignore[type-arg] # wrapt 2.1 cannot be su
         partition: int | None = None,
         timestamp_ms: int | None = None,
     ) -> FutureRecordMetadata:
-        publishing = self._self_sender.publish(headers, topic, library="kafka_python")
+        publishing = self._self_sender.publish(headers, topic, by=self.__wrapped__)
         try:
             delivery = publishing.send(
                 lambda headers: self.__wrapped__.send(

@@ -17,8 +17,8 @@ Facts:
 - Without an SDK, OpenTelemetry makes no spans. Then contexts have ids of ours, as if nothing was recorded.
 - A span of OpenTelemetry that is left open in a scope of ours is not current any more after the scope.
 - A scope that another thread has closed is seen by `TraceContext.get()` first, and by OpenTelemetry then.
-- Where OpenTelemetry's own instrumentation patches the client's class (aiokafka, kafka-python), what is sent
-  is left to it, since it appends a second header. Other instrumentations replace ours, in the same trace.
+- Where OpenTelemetry's own instrumentation adds a header to those that are there (aiokafka, confluent-kafka,
+  kafka-python), what is sent is left to it. Other instrumentations replace ours, in the same trace.
 """
 
 from __future__ import annotations
@@ -113,7 +113,8 @@ def install(
 def uninstall() -> None:
     """Undo `install`; nothing happens if it is not installed.
 
-    A tracer that was set since stays. What is current here stays current here.
+    A tracer that was set since stays. What was made current from here stays current; a span of OpenTelemetry
+    is current in OpenTelemetry alone.
     """
     if _installed.tracer is None:
         return
@@ -124,22 +125,30 @@ def uninstall() -> None:
     ask_about_sends(None)
     current = TraceContext.get()
     take_part(None)
-    if current is None:
+    if current is None:  # what was current here, OpenTelemetry has put out of place
         TraceContext.clear()
-    else:
+    elif not isinstance(current, _OfSpan):
         TraceContext.set(current)
 
 
 # Its instrumentations that patch the class of a producer, and add a header to those that are there.
-_INSTRUMENTORS: Final[Mapping[str, tuple[str, str]]] = {
+_PATCHING: Final[Mapping[str, tuple[str, str]]] = {
     "aiokafka": ("opentelemetry.instrumentation.aiokafka", "AIOKafkaInstrumentor"),
-    "kafka_python": ("opentelemetry.instrumentation.kafka", "KafkaInstrumentor"),
+    "kafka": ("opentelemetry.instrumentation.kafka", "KafkaInstrumentor"),
 }
+_SUBCLASSING: Final = "opentelemetry.instrumentation."  # those that hand out a class of their own
 
 
-def _is_instrumented(library: str) -> bool:
-    """Tell whether OpenTelemetry's own instrumentation sends the context with a client library."""
-    module, name = _INSTRUMENTORS.get(library, ("", ""))
+def _is_instrumented(client: object) -> bool:
+    """Tell whether OpenTelemetry's own instrumentation sends the context with a client."""
+    modules = [cls.__module__ for cls in type(client).__mro__]
+    packages = {module.partition(".")[0] for module in modules}
+    is_subclass = any(module.startswith(_SUBCLASSING) for module in modules)
+    return is_subclass or any(_is_patched(package) for package in packages & _PATCHING.keys())
+
+
+def _is_patched(package: str) -> bool:
+    module, name = _PATCHING[package]
     instrumentor: Any = getattr(sys.modules.get(module), name, None)
     return instrumentor is not None and bool(instrumentor().is_instrumented_by_opentelemetry)
 
