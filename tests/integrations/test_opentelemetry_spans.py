@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
 import pika
 import pytest
 from opentelemetry import baggage
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, SpanProcessor
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased
@@ -22,6 +19,7 @@ from contract.receiving import SENDER
 from integrations.aiokafka_topic import new_name, open_topic
 from integrations.bridged import Bridge, bridged, parent_id_of, span_id_of, trace_id_of
 from integrations.celery_office import Office, hooked
+from integrations.collector import Collector
 from integrations.letters import client_of
 from spakky.tracing.baggage import Baggage
 from spakky.tracing.boundaries.verbs import Verbs
@@ -435,7 +433,7 @@ class TestSharedBaggage:
 class TestExport:
     async def test_spans_reach_a_collector_over_http(self, bridge: Bridge, topic: Topic) -> None:
         with Collector() as collector:
-            exporter = OTLPSpanExporter(endpoint=collector.endpoint, timeout=5)
+            exporter = OTLPSpanExporter(endpoint=f"{collector.address}/v1/traces", timeout=5)
             bridge.provider.add_span_processor(SimpleSpanProcessor(exporter))
             with TraceContext.use(full_context().with_baggage(Baggage())) as ours:
                 await aiokafka.wrap(topic.producer).send_and_wait(topic.name, b"", partition=0)
@@ -449,47 +447,3 @@ class TestExport:
         assert (process.trace_id, process.parent_span_id) == (send.trace_id, send.span_id)
         assert (send.kind, process.kind) == (send.SPAN_KIND_PRODUCER, send.SPAN_KIND_CONSUMER)
         assert (send.name, send.trace_state) == (f"send {topic.name}", "congo=t61")
-
-
-class Collector:
-    """Takes spans over OTLP/HTTP, at a free port."""
-
-    def __init__(self) -> None:
-        self._bodies: list[bytes] = []
-        bodies = self._bodies
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                bodies.append(self.rfile.read(int(self.headers["Content-Length"])))
-                self.send_response(200)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-
-            def log_message(self, *_: object) -> None:
-                """Say nothing."""
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
-
-    @property
-    def endpoint(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_address[1]}/v1/traces"
-
-    def spans(self) -> list[Any]:
-        requests = [ExportTraceServiceRequest.FromString(body) for body in self._bodies]
-        return [
-            span
-            for request in requests
-            for resource in request.resource_spans
-            for scope in resource.scope_spans
-            for span in scope.spans
-        ]
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
