@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from spakky.tracing.boundaries.default import DEFAULT
 from spakky.tracing.boundaries.options import Options, Policy, ReceiveOptions, SendOptions, Settings
 from spakky.tracing.error import WrongUseError
 from spakky.tracing.recorder import MemoryRecorder, read_spans
@@ -27,7 +28,13 @@ def test_without_options_it_is_w3c_switched_on_and_a_child(allowed: type[Any]) -
     policy = Policy.of(allowed, {})
 
     assert policy == Policy()
-    assert (policy.propagator, policy.relation, policy.enabled, policy.keep) == (W3C, "child", True, False)
+    assert (policy.propagator, policy.relation, policy.enabled, policy.keep) == (
+        DEFAULT,
+        "child",
+        True,
+        False,
+    )
+    assert DEFAULT.fields() == W3C.fields()
     assert policy.fields == {"traceparent", "tracestate", "baggage"}
     assert policy.active_tracer() is None
 

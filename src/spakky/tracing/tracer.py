@@ -6,10 +6,12 @@ tracer that keeps spans or writes them to a file; a bridge to a tracing backend 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from spakky.tracing.context import TraceContext
 
 __all__ = ["ISpan", "ITracer", "Kind", "Operation", "Outcome", "get_tracer", "set_tracer"]
@@ -39,6 +41,8 @@ class Operation:
         sent_unix_nano: The message's own timestamp, in nanoseconds since 1970 (UTC), as exact as the broker
             has it; `None` if there is none.
         is_scheduled: Whether it is known that a clock started it, such as Celery's beat.
+        message_count: How many messages a batch has; `None` where it is no batch.
+        attributes: What else is known of it, by the names of OpenTelemetry's semantic conventions.
     """
 
     name: str
@@ -53,6 +57,8 @@ class Operation:
     is_redelivered: bool | None = None
     sent_unix_nano: int | None = None
     is_scheduled: bool = False
+    message_count: int | None = None
+    attributes: Mapping[str, str | int] = field(default_factory=dict)
 
 
 class ISpan(Protocol):

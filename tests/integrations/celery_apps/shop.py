@@ -236,3 +236,7 @@ is_redelivered = task(name="shop.is_redelivered", acks_late=True, reject_on_work
 is_sent_again = task(name="shop.is_sent_again", retry_on_worker_lost=True, default_retry_delay=0)(
     _is_killed_once
 )
+
+
+if "SHOP_TELEMETRY" in os.environ:
+    import shop_telemetry  # noqa: F401 - tasks of its own

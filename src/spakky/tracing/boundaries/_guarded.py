@@ -9,7 +9,7 @@ from spakky.tracing.baggage import Baggage
 from spakky.tracing.carriers import UNKNOWN
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from spakky.tracing.boundaries.client import Client, MessageT
     from spakky.tracing.boundaries.options import Policy
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Recording",
+    "attributes_of",
     "delivery_of",
     "end_span",
     "extract",
@@ -32,6 +33,7 @@ __all__ = [
 
 _logger: Final = logging.getLogger("spakky.tracing")
 _NO_BAGGAGE: Final = Baggage()
+_NOTHING: Final[Mapping[str, str | int]] = {}
 
 
 def headers_of(client: Client[MessageT, Any], message: MessageT) -> object:
@@ -50,6 +52,17 @@ def delivery_of(client: Client[MessageT, Any], message: MessageT) -> Delivery:
     except Exception as error:  # noqa: BLE001 - what is said of a message may be anything
         _logger.debug("the way of a message cannot be read: %s", type(error).__name__)
         return UNKNOWN
+
+
+def attributes_of(client: Client[MessageT, Any], message: MessageT) -> Mapping[str, str | int]:
+    """Return what else a received *message* says, nothing if that cannot be read."""
+    if client.attributes is None:
+        return _NOTHING
+    try:
+        return client.attributes(message)
+    except Exception as error:  # noqa: BLE001 - likewise
+        _logger.debug("what a message says cannot be read: %s", type(error).__name__)
+        return _NOTHING
 
 
 def names_of(client: Client[MessageT, Any], message: MessageT) -> Sequence[str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 from spakky.tracing.carriers import UNKNOWN, Delivery
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from spakky.tracing.carriers import ICarrier
     from spakky.tracing.tracer import Kind
@@ -49,6 +49,7 @@ class Client(Generic[MessageT, HeadersT]):
         name: Gets the name of its processing, such as `process orders`.
         names: Gets the names by which options choose, the most exact one first; its destination unless given.
         delivery: Gets what it says of its way.
+        attributes: Gets what else a message says, by the names of OpenTelemetry's conventions for messaging.
         of_a_delivery: The lower-case names of headers that the broker writes for a single delivery, so that a
             retry leaves them behind.
         is_record: Tells a message from an event that the client hands out in its place, such as an error;
@@ -73,6 +74,7 @@ class Client(Generic[MessageT, HeadersT]):
     name: Callable[[MessageT], str]
     names: Callable[[MessageT], Sequence[str]] | None = None
     delivery: Callable[[MessageT], Delivery] = _says_nothing
+    attributes: Callable[[MessageT], Mapping[str, str | int]] | None = None
     of_a_delivery: frozenset[str] = frozenset()
     is_record: Callable[[MessageT], bool] = _is_always
     kind: Kind = "consumer"

@@ -8,12 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal, Self, TypeAlias, TypedDict, TypeVar, get_args
 
+from spakky.tracing.boundaries.default import DEFAULT
 from spakky.tracing.error import WrongUseError
 from spakky.tracing.propagator import ITracePropagator, serve
 from spakky.tracing.recorder import JsonLinesRecorder
 from spakky.tracing.switch import is_switched_on
 from spakky.tracing.tracer import ITracer, get_tracer, set_tracer
-from spakky.tracing.w3c_propagator import W3C
 
 __all__ = [
     "CallOptions",
@@ -107,18 +107,14 @@ class Options(SendOptions, ReceiveOptions, total=False):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """Options, checked and complete.
+    """Options, checked and complete."""
 
-    Attributes:
-        fields: The lower-case names of the headers that the propagator may write.
-    """
-
-    propagator: ITracePropagator = W3C
+    propagator: ITracePropagator = DEFAULT
     relation: RelationChoice = "child"
     enabled: EnabledChoice = True
     tracer: ITracer | None = None
     keep: bool = False
-    fields: frozenset[str] = field(init=False)
+    _names: frozenset[str] | None = field(init=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.propagator, ITracePropagator):
@@ -129,7 +125,14 @@ class Policy:
         _check_tracer(self.tracer)
         _check_keep(self.keep)
         object.__setattr__(self, "propagator", serve(self.propagator))
-        object.__setattr__(self, "fields", frozenset(name.lower() for name in self.propagator.fields()))
+        is_default = self.propagator is DEFAULT
+        names = None if is_default else frozenset(name.lower() for name in self.propagator.fields())
+        object.__setattr__(self, "_names", names)
+
+    @property
+    def fields(self) -> frozenset[str]:
+        """The lower-case names of the headers that the propagator may write."""
+        return DEFAULT.names if self._names is None else self._names
 
     @classmethod
     def of(cls, allowed: type[Any], options: object) -> Self:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, Self, TypeAli
 from spakky.tracing.baggage import Baggage
 from spakky.tracing.boundaries._guarded import (
     Recording,
+    attributes_of,
     delivery_of,
     end_span,
     extract,
@@ -290,7 +291,18 @@ class Processing(Generic[MessageT]):
             is_redelivered=related.delivery.is_redelivered,
             sent_unix_nano=related.delivery.sent_unix_nano,
             is_scheduled=related.delivery.is_scheduled,
+            message_count=self._message_count(),
+            attributes=self._attributes(),
         )
+
+    def _message_count(self) -> int | None:
+        """Return how many messages a batch has, `None` for a single message."""
+        return None
+
+    def _attributes(self) -> Mapping[str, str | int]:
+        """Return what else is known of the one message."""
+        (message,) = self._messages
+        return attributes_of(self._receiver.client, message)
 
     def __enter__(self) -> Self:
         if not self._is_paused:
@@ -328,6 +340,13 @@ class BatchProcessing(Processing[MessageT]):
             WrongUseError: This is no message of the client library.
         """
         return self._receiver.process(message)
+
+    def _message_count(self) -> int | None:
+        return len(self._messages)
+
+    def _attributes(self) -> Mapping[str, str | int]:
+        """Return nothing: what messages say differs from one to the next."""
+        return {}
 
     def _reads(self) -> bool:
         self._messages = [message for message in self._messages if self._receiver.reads(message)]

@@ -7,6 +7,7 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar, cast
 
+from spakky.tracing._current import baggage_elsewhere
 from spakky.tracing.baggage import Baggage
 from spakky.tracing.boundaries._guarded import (
     Recording,
@@ -16,6 +17,7 @@ from spakky.tracing.boundaries._guarded import (
     inject,
     start_span,
 )
+from spakky.tracing.boundaries.elsewhere import is_written_elsewhere
 from spakky.tracing.boundaries.outcome import outcome_of
 from spakky.tracing.boundaries.vendors import vendors_members, with_vendors_members
 from spakky.tracing.carriers import RETRY_COUNT
@@ -109,6 +111,7 @@ class Sender(Generic[HeadersT]):
         name: str | None = None,
         room: int | None = None,
         is_scheduled: bool = False,
+        by: object = None,
     ) -> Publishing[HeadersT]:
         """Return the sending of a message, a `with` block around the client's own call.
 
@@ -120,17 +123,20 @@ class Sender(Generic[HeadersT]):
             room: How many bytes the headers may take, as the client counts their size; `None` if that is as
                 usual.
             is_scheduled: Whether a clock sends it: it starts a trace, whatever is current or in its headers.
+            by: The client that sends, where another tool may write the context into its sends.
 
         Raises:
             WrongUseError: *existing* cannot be the headers of a message.
         """
         if not self.writes_to(destination, names):
             return Publishing(cast("HeadersT", existing))
+        if is_written_elsewhere(by):
+            return Publishing(self._client.carrier.copy(existing, self._policy.fields))
         headers = self._client.carrier.copy(existing)
         current = None if is_scheduled else TraceContext.get()
         carried = None if is_scheduled else self._carried(current, headers)
         if carried is not None:
-            span = self._span(carried.child(), carried, destination, name)
+            span = self._span(carried.child(), carried, destination, name, links=(carried,))
             return Publishing(headers, carried, span)
         context = current.child() if current else self._root(headers)
         span = self._span(context, current, destination, name, is_scheduled=is_scheduled)
@@ -140,13 +146,22 @@ class Sender(Generic[HeadersT]):
         publishing.fit(self._client.room if room is None else room, self._size_of)
         return publishing
 
-    def publish_batch(self, destination: str, contexts: tuple[TraceContext, ...]) -> Publishing[None]:
-        """Return the sending of messages whose headers are written already; it links to their *contexts*."""
+    def publish_batch(
+        self, destination: str, contexts: tuple[TraceContext, ...], message_count: int | None = None
+    ) -> Publishing[None]:
+        """Return the sending of messages whose headers are written already.
+
+        Args:
+            destination: Where they are sent to, for people.
+            contexts: What is in their headers; the sending links to them.
+            message_count: How many there are, `None` if nobody knows.
+        """
         if self._policy.active_tracer() is None or not self.writes_to(destination):
             return Publishing(None)
         current = TraceContext.get()
         context = current.child() if current else TraceContext.new_root()
-        return Publishing(None, span=self._span(context, current, destination, links=contexts))
+        span = self._span(context, current, destination, links=contexts, message_count=message_count)
+        return Publishing(None, span=span)
 
     def _carried(self, current: TraceContext | None, headers: HeadersT) -> TraceContext | None:
         """Return the context in the caller's headers if it is the one to send."""
@@ -155,8 +170,12 @@ class Sender(Generic[HeadersT]):
         return extract(self._policy, self._client.carrier, headers)
 
     def _root(self, headers: HeadersT) -> TraceContext:
-        """Start a trace for a message, with the baggage that the caller put into its headers."""
-        return TraceContext.new_root(baggage=extract_baggage(self._policy, self._client.carrier, headers))
+        """Start a trace for a message, with the baggage that the caller put into its headers.
+
+        Or else with what is current in another library, which has baggage outside of a trace too.
+        """
+        carried = extract_baggage(self._policy, self._client.carrier, headers)
+        return TraceContext.new_root(baggage=carried or baggage_elsewhere())
 
     def _written(self, existing: HeadersT, context: TraceContext) -> HeadersT:
         headers, theirs = self._cleared(existing)
@@ -201,6 +220,7 @@ class Sender(Generic[HeadersT]):
         links: tuple[TraceContext, ...] = (),
         *,
         is_scheduled: bool = False,
+        message_count: int | None = None,
     ) -> Recording | None:
         tracer = self._policy.active_tracer()
         if tracer is None:
@@ -216,6 +236,7 @@ class Sender(Generic[HeadersT]):
                 parent=parent,
                 links=links,
                 is_scheduled=is_scheduled,
+                message_count=message_count,
             ),
         )
 

@@ -24,6 +24,7 @@ __all__ = [
     "CARRIER",
     "DEFAULT_FRAME_SIZE",
     "AmqpCarrier",
+    "attributes_from",
     "delivery_from",
     "destination_of",
     "names_of",
@@ -87,6 +88,24 @@ def delivery_from(headers: object, *, is_redelivered: bool | None, timestamp: ob
         retry_count=retry_count,
         follows_failure=rejected + given_up + retry_count > 0,
     )
+
+
+def attributes_from(
+    *, routing_key: object, delivery_tag: object = None, message_id: object = None
+) -> dict[str, str | int]:
+    """Return what else a message says, by the names of OpenTelemetry's conventions for RabbitMQ.
+
+    Args:
+        routing_key: Its routing key; an empty one is not told.
+        delivery_tag: The number of its delivery in its channel.
+        message_id: The property of that name.
+    """
+    given = {
+        "messaging.rabbitmq.destination.routing_key": readable(routing_key) or None,
+        "messaging.rabbitmq.message.delivery_tag": delivery_tag if isinstance(delivery_tag, int) else None,
+        "messaging.message.id": readable(message_id) or None,
+    }
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def destination_of(exchange: object, routing_key: object) -> str:

@@ -25,7 +25,7 @@ from spakky.tracing._text import readable
 from spakky.tracing.carriers import RETRY_COUNT, Delivery, count_in
 from spakky.tracing.error import WrongUseError
 
-__all__ = ["CARRIER", "KafkaCarrier", "KafkaHeaders", "delivery_from", "without_holes"]
+__all__ = ["CARRIER", "KafkaCarrier", "KafkaHeaders", "attributes_from", "delivery_from", "without_holes"]
 
 KafkaHeaders = list[tuple[str, bytes | None]]
 """Kafka headers as every client takes them."""
@@ -99,6 +99,9 @@ class KafkaCarrier:
         return [header for header in headers if _lower_name(header) not in without]
 
 
+_LONGEST_KEY: Final = 256
+_REPLACED: Final = "\ufffd"  # in the place of what is no UTF-8
+
 CARRIER: Final = KafkaCarrier()
 
 
@@ -117,6 +120,24 @@ def _has_hole(header: object) -> bool:
 _SPRING_ATTEMPT: Final = "retry_topic-attempts"
 _COUNTS: Final = (RETRY_COUNT, _SPRING_ATTEMPT)
 _SIZES_OF_A_NAME: Final = tuple(map(len, _COUNTS))
+
+
+def attributes_from(*, partition: object, offset: object, key: object) -> dict[str, str | int]:
+    """Return where a record lies, by the names of OpenTelemetry's conventions for Kafka.
+
+    Args:
+        partition: The number of its partition.
+        offset: Its place there.
+        key: Its key; only one that is short text is told.
+    """
+    text = readable(key) or ""
+    is_told = 0 < len(text) <= _LONGEST_KEY and _REPLACED not in text
+    given = {
+        "messaging.destination.partition.id": str(partition) if isinstance(partition, int) else None,
+        "messaging.kafka.offset": offset if isinstance(offset, int) else None,
+        "messaging.kafka.message.key": text if is_told else None,
+    }
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def delivery_from(headers: object, timestamp: int | None = None) -> Delivery:

@@ -31,6 +31,7 @@ from spakky.tracing.boundaries.verbs import Verbs
 from spakky.tracing.carriers.amqp import (
     CARRIER,
     DEFAULT_FRAME_SIZE,
+    attributes_from,
     delivery_from,
     destination_of,
     names_of,
@@ -81,6 +82,9 @@ _CLIENT: Final[Client[AbstractIncomingMessage, HeadersType]] = Client(
     names=lambda message: names_of(message.exchange, message.routing_key),
     delivery=lambda message: delivery_from(
         message.headers, is_redelivered=message.redelivered, timestamp=message.timestamp
+    ),
+    attributes=lambda message: attributes_from(
+        routing_key=message.routing_key, delivery_tag=message.delivery_tag, message_id=message.message_id
     ),
     of_a_delivery=frozenset({"x-delivery-count"}),
     size=size_of,

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias, TypeVar, cast
 from spakky.tracing._extras import raise_missing_extra
 from spakky.tracing.boundaries.client import Client
 from spakky.tracing.boundaries.verbs import Verbs
-from spakky.tracing.carriers.kafka import CARRIER, KafkaHeaders, delivery_from
+from spakky.tracing.carriers.kafka import CARRIER, KafkaHeaders, attributes_from, delivery_from
 from spakky.tracing.error import WrongUseError
 
 try:
@@ -70,6 +70,9 @@ _CLIENT: Final[Client[_Record, KafkaHeaders]] = Client(
     destination=lambda record: record.topic,
     name=lambda record: f"process {record.topic}",
     delivery=lambda record: delivery_from(record.headers, record.timestamp),
+    attributes=lambda record: attributes_from(
+        partition=record.partition, offset=record.offset, key=record.key
+    ),
 )
 _VERBS: Final = Verbs(_CLIENT)
 
@@ -131,7 +134,7 @@ class _Producer(ObjectProxy):  # type: ignore[type-arg] # wrapt 2.1 cannot be su
         timestamp_ms: int | None = None,
         headers: Any = None,
     ) -> asyncio.Future[RecordMetadata]:
-        publishing = self._self_sender.publish(headers, topic)
+        publishing = self._self_sender.publish(headers, topic, by=self.__wrapped__)
         try:
             delivery = await publishing.send_async(
                 lambda headers: self.__wrapped__.send(topic, value, key, partition, timestamp_ms, headers),
@@ -151,7 +154,7 @@ class _Producer(ObjectProxy):  # type: ignore[type-arg] # wrapt 2.1 cannot be su
         timestamp_ms: int | None = None,
         headers: Any = None,
     ) -> RecordMetadata:
-        with self._self_sender.publish(headers, topic) as publishing:
+        with self._self_sender.publish(headers, topic, by=self.__wrapped__) as publishing:
             metadata: RecordMetadata = await publishing.send_async(
                 lambda headers: self.__wrapped__.send_and_wait(
                     topic, value, key, partition, timestamp_ms, headers
@@ -167,7 +170,7 @@ class _Producer(ObjectProxy):  # type: ignore[type-arg] # wrapt 2.1 cannot be su
         self, batch: BatchBuilder, topic: str, *, partition: int
     ) -> asyncio.Future[RecordMetadata]:
         builder, created = _unwrapped_batch(batch)
-        publishing = self._self_sender.publish_batch(topic, created)
+        publishing = self._self_sender.publish_batch(topic, created, builder.record_count())
         try:
             delivery = await self.__wrapped__.send_batch(builder, topic, partition=partition)
         except BaseException as error:

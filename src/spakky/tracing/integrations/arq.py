@@ -107,6 +107,7 @@ _CLIENT: Final[Client[Any, dict[str, Any]]] = Client(
     name=lambda ctx: f"run {ctx[_RUN].function}",
     names=lambda ctx: (ctx[_RUN].function, ctx[_RUN].queue),
     delivery=_delivery,
+    attributes=lambda ctx: {"messaging.message.id": ctx["job_id"]},
 )
 _VERBS: Final = Verbs(_CLIENT)
 

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypeAlias, TypeVar
 from spakky.tracing._extras import raise_missing_extra
 from spakky.tracing.boundaries.client import Client
 from spakky.tracing.boundaries.verbs import Verbs
-from spakky.tracing.carriers.kafka import CARRIER, KafkaHeaders, delivery_from, without_holes
+from spakky.tracing.carriers.kafka import CARRIER, KafkaHeaders, attributes_from, delivery_from, without_holes
 from spakky.tracing.error import WrongUseError
 
 try:
@@ -114,6 +114,9 @@ _CLIENT: Final[Client[_Message, KafkaHeaders]] = Client(
     destination=_topic_of,
     name=lambda message: f"process {_topic_of(message)}",
     delivery=_delivery_of,
+    attributes=lambda message: attributes_from(
+        partition=message.partition(), offset=message.offset(), key=message.key()
+    ),
     is_record=_is_record,
 )
 _VERBS: Final = Verbs(_CLIENT)
@@ -184,7 +187,7 @@ class _Producer(ObjectProxy):  # type: ignore[type-arg] # wrapt 2.1 cannot be su
         topic = call.get("topic")
         if not isinstance(topic, str):
             return self.__wrapped__.produce(*args, **kwargs)  # which says what is wrong
-        publishing = self._self_sender.publish(call.get("headers"), topic)
+        publishing = self._self_sender.publish(call.get("headers"), topic, by=self.__wrapped__)
         return _send(publishing, call, self.__wrapped__.produce, asks_for_reports=self._self_asks_for_reports)
 
     def produce_batch(

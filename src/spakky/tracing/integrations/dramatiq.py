@@ -96,6 +96,7 @@ _CLIENT: Final[Client[_AnyMessage, dict[str, Any]]] = Client(
     destination=lambda message: q_name(message.queue_name),
     name=lambda message: f"run {message.actor_name}",
     names=_names,
+    attributes=lambda message: {"messaging.message.id": message.message_id},
     delivery=lambda message: Delivery(attempt=_retries(message) + 1, sent_unix_nano=_sent_unix_nano(message)),
 )
 

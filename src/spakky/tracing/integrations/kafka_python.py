@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, cast
 from spakky.tracing._extras import raise_missing_extra
 from spakky.tracing.boundaries.client import Client
 from spakky.tracing.boundaries.verbs import Verbs
-from spakky.tracing.carriers.kafka import CARRIER, KafkaHeaders, delivery_from
+from spakky.tracing.carriers.kafka import CARRIER, KafkaHeaders, attributes_from, delivery_from
 from spakky.tracing.error import WrongUseError
 
 try:
@@ -66,6 +66,9 @@ _CLIENT: Final[Client[ConsumerRecord, KafkaHeaders]] = Client(
     destination=lambda record: record.topic,
     name=lambda record: f"process {record.topic}",
     delivery=lambda record: delivery_from(record.headers, record.timestamp),
+    attributes=lambda record: attributes_from(
+        partition=record.partition, offset=record.offset, key=record.key
+    ),
 )
 _VERBS: Final = Verbs(_CLIENT)
 
@@ -124,7 +127,7 @@ class _Producer(ObjectProxy):  # type: ignore[type-arg] # wrapt 2.1 cannot be su
         partition: int | None = None,
         timestamp_ms: int | None = None,
     ) -> FutureRecordMetadata:
-        publishing = self._self_sender.publish(headers, topic)
+        publishing = self._self_sender.publish(headers, topic, by=self.__wrapped__)
         try:
             delivery = publishing.send(
                 lambda headers: self.__wrapped__.send(

@@ -36,6 +36,7 @@ from spakky.tracing.boundaries.verbs import Verbs
 from spakky.tracing.carriers.amqp import (
     CARRIER,
     DEFAULT_FRAME_SIZE,
+    attributes_from,
     delivery_from,
     destination_of,
     names_of,
@@ -153,6 +154,15 @@ def _delivery(received: _Received) -> Delivery:
     )
 
 
+def _attributes(received: _Received) -> dict[str, str | int]:
+    message = _message(received)
+    return attributes_from(
+        routing_key=_route(received)[1],
+        delivery_tag=message.delivery_tag,
+        message_id=message.properties.get("message_id"),
+    )
+
+
 def _system_of(received: _Received) -> str:
     channel = _message(received).channel
     return _system_behind(getattr(getattr(channel, "connection", None), "client", None))
@@ -177,6 +187,7 @@ _CLIENT: Final[Client[_Received, _Headers]] = Client(
     name=lambda received: f"process {destination_of(*_route(received))}",
     names=lambda received: names_of(*_route(received)),
     delivery=_delivery,
+    attributes=_attributes,
     of_a_delivery=frozenset({"x-delivery-count"}),
     size=size_of,
     room=_ROOM,

@@ -33,6 +33,7 @@ from spakky.tracing.carriers import UNKNOWN, Delivery
 from spakky.tracing.carriers.amqp import (
     CARRIER,
     DEFAULT_FRAME_SIZE,
+    attributes_from,
     delivery_from,
     destination_of,
     names_of,
@@ -116,6 +117,17 @@ def _delivery_of(message: _Message) -> Delivery:
     )
 
 
+def _attributes_of(message: _Message) -> dict[str, str | int]:
+    method, properties, _ = message
+    if method is None or properties is None:
+        return {}
+    return attributes_from(
+        routing_key=method.routing_key,
+        delivery_tag=method.delivery_tag,
+        message_id=properties.message_id,
+    )
+
+
 _CLIENT: Final[Client[_Message, dict[str, Any]]] = Client(
     system="rabbitmq",
     carrier=CARRIER,
@@ -128,6 +140,7 @@ _CLIENT: Final[Client[_Message, dict[str, Any]]] = Client(
     name=lambda message: f"process {destination_of(*_way_of(message))}",
     names=lambda message: names_of(*_way_of(message)),
     delivery=_delivery_of,
+    attributes=_attributes_of,
     is_record=lambda message: message[0] is not None,
     of_a_delivery=frozenset({"x-delivery-count"}),
     size=size_of,

@@ -100,6 +100,7 @@ _CLIENT: Final[Client[Job, dict[str, Any]]] = Client(
     name=lambda job: f"run {_function(job)}",
     names=lambda job: (_function(job), job.origin),
     delivery=_delivery,
+    attributes=lambda job: {"messaging.message.id": job.id},
 )
 _VERBS: Final = Verbs(_CLIENT)
 

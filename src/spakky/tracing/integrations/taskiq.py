@@ -99,6 +99,7 @@ _CLIENT: Final[Client[TaskiqMessage, dict[str, Any]]] = Client(
     destination=_destination,
     name=lambda message: f"run {message.task_name}",
     names=_names,
+    attributes=lambda message: {"messaging.message.id": message.task_id},
     delivery=lambda message: Delivery(attempt=_attempt(message), is_scheduled=_SCHEDULE in message.labels),
 )
 _VERBS: Final = Verbs(_CLIENT)

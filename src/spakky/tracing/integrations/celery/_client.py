@@ -79,6 +79,7 @@ CLIENT: Final[Client[Context, dict[str, Any]]] = Client(
     name=lambda request: f"run {request.get('task')}",
     names=lambda request: names_of_task(request.get("task"), request.delivery_info),
     delivery=_delivery,
+    attributes=lambda request: {"messaging.message.id": request.id} if request.id else {},
     size=size_of,
     room=room_in(DEFAULT_FRAME_SIZE),
 )
