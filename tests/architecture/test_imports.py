@@ -16,7 +16,7 @@ INTEGRATIONS = short_names("integrations")
 WITHOUT_CLIENT = {"asgi", "environ", "logging", "wsgi"}  # a server calls it, or it is the standard library's
 WITH_CLIENT = [name for name in INTEGRATIONS if name not in WITHOUT_CLIENT]
 
-MODULE_OF = {"kafka-python": "kafka"}
+MODULE_OF = {"kafka-python": "kafka", "opentelemetry-api": "opentelemetry"}
 BUILT_UPON = {"celery": {"kombu"}, "taskiq": {"aiohttp"}}  # client libraries that another one loads by itself
 
 LOADED_BESIDES = """

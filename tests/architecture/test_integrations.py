@@ -39,6 +39,7 @@ CLASSES = {"rq"}  # they take the class of what they make
 MIDDLEWARE = {"asgi", "dramatiq", "faststream", "taskiq", "wsgi"}
 HTTP_CLIENTS = {"aiohttp", "httpx"}  # they send requests, by what the library has for that
 PROCESSES = {"environ"}  # nothing is sent: a process starts another one
+BRIDGES = {"opentelemetry"}  # another library's context and spans become ours
 LOGS = {"logging", "loguru", "structlog"}  # they send nothing, and say where a line of a log was written
 WITHOUT_EXTRA = {"asgi", "environ", "logging", "wsgi"}
 WITH_EXAMPLE = [name for name in INTEGRATIONS if name not in LOGS]
@@ -82,6 +83,7 @@ OFFERED = {
     "httpx": {"TraceTransport", "headers"},
     "arq": {"wrap", "unwrap", "install", "uninstall", "context_from"},
     "environ": {"headers", "context_from", "process"},
+    "opentelemetry": {"install", "uninstall", "OpenTelemetryTracer", "OpenTelemetryPropagator"},
     "logging": {"TraceFilter", "install", "uninstall"},
     "loguru": {"add_trace_context"},
     "structlog": {"add_trace_context"},
@@ -131,7 +133,7 @@ def every_verb() -> list[Any]:
     return [
         pytest.param(name, function, id=f"{name}.{function}")
         for name in INTEGRATIONS
-        if name not in LOGS
+        if name not in BRIDGES | LOGS
         for function in sorted(OFFERED.get(name, ()))
     ]
 
@@ -139,7 +141,7 @@ def every_verb() -> list[Any]:
 def test_every_integration_is_of_a_known_kind() -> None:
     assert (
         set(INTEGRATIONS)
-        == CLIENTS | FRAMEWORKS | QUEUES | CLASSES | MIDDLEWARE | HTTP_CLIENTS | PROCESSES | LOGS
+        == CLIENTS | FRAMEWORKS | QUEUES | CLASSES | MIDDLEWARE | HTTP_CLIENTS | PROCESSES | BRIDGES | LOGS
     )
 
 
