@@ -17,7 +17,14 @@ WITHOUT_CLIENT = {"asgi", "environ", "logging", "wsgi"}  # a server calls it, or
 WITH_CLIENT = [name for name in INTEGRATIONS if name not in WITHOUT_CLIENT]
 
 MODULE_OF = {"kafka-python": "kafka", "opentelemetry-api": "opentelemetry"}
-BUILT_UPON = {"celery": {"kombu"}, "taskiq": {"aiohttp"}}  # client libraries that another one loads by itself
+# Client libraries that another one loads by itself, some of them only if they are there.
+BUILT_UPON = {
+    "arq": {"opentelemetry"},
+    "celery": {"kombu"},
+    "faststream": {"opentelemetry"},
+    "rq": {"opentelemetry"},
+    "taskiq": {"aiohttp"},
+}
 
 LOADED_BESIDES = """
 import importlib, sys
