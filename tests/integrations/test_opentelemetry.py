@@ -127,7 +127,7 @@ class TestFromOpenTelemetry:
         with pytest.raises(AttributeError, match="immutable"):
             current.span_id = "0" * 16
         with pytest.raises(AttributeError, match="immutable"):
-            current.span = INVALID_SPAN  # type: ignore[attr-defined]
+            current.span = INVALID_SPAN
 
 
 class TestFromHere:

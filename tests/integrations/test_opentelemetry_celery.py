@@ -32,7 +32,8 @@ class BridgedBranch(Branch):
     def _recorded(self) -> list[dict[str, Any]]:
         if not self._telemetry.exists():
             return []
-        return [json.loads(line) for line in self._telemetry.read_text().splitlines(True) if line[-1] == "\n"]
+        whole, _, _ = self._telemetry.read_text().rpartition("\n")  # the last line may be half written
+        return [json.loads(line) for line in whole.splitlines()]
 
     def _environment(self) -> dict[str, str]:
         return {**super()._environment(), "SHOP_TELEMETRY": str(self._telemetry)}

@@ -101,7 +101,9 @@ class BridgingContract(SharingContract):
             await self.send(place, self.native({"TraceParent": STALE, "elasticapmtraceparent": "1"}))
         taken = await self.take(place)
 
-        found = [value for name, values in taken.wire.items() if name.lower() == "traceparent" for value in values]
+        found = [
+            value for name, values in taken.wire.items() if name.lower() == "traceparent" for value in values
+        ]
         assert len(found) == 1
         assert taken.sender in producers_of(self.telemetry.take_spans())
         assert taken.wire["elasticapmtraceparent"] == ["1"]
