@@ -48,6 +48,7 @@ def test_every_block_has_its_test() -> None:
         "celery.md": 1,
         "http.md": 3,
         "logging.md": 7,
+        "opentelemetry.md": 3,
         "spakky.md": 2,  # tests/interop/test_spakky.py runs them
         "storage.md": 3,
         "subprocesses.md": 2,

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import pytest
-from opentelemetry import baggage, trace
+from opentelemetry import baggage
 from opentelemetry.baggage.propagation import W3CBaggagePropagator
-from opentelemetry.context import Context
 from opentelemetry.propagators.aws import AwsXRayPropagator
 from opentelemetry.propagators.b3 import B3MultiFormat, B3SingleFormat
 from opentelemetry.propagators.composite import CompositePropagator
@@ -20,7 +19,7 @@ from opentelemetry.propagators.textmap import TextMapPropagator
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 import spakky.tracing
-from integrations.bridged import bridged
+from integrations.bridged import bridged, span_id_of
 from integrations.celery_office import OWN_HEADERS, Desk, Office, hooked
 from integrations.letters import client_of
 from integrations.test_celery import desk, office, rabbitmq_desk
@@ -36,6 +35,8 @@ from spakky.tracing.w3c_propagator import W3C
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from opentelemetry.context import Context
 
 __all__ = ["desk", "office", "rabbitmq_desk"]
 
@@ -266,9 +267,9 @@ class TestCelery:
 
         (send, run, _) = self.bridge.ours
         assert list(sent) == ["b3"]
-        assert sent["b3"] == f"{ROOT.trace_id}-{trace.format_span_id(send.context.span_id)}-1"
+        assert sent["b3"] == f"{ROOT.trace_id}-{span_id_of(send)}-1"
         assert (seen.trace_id, seen.parent_span_id) == (ROOT.trace_id, sent["b3"][33:49])
-        assert trace.format_span_id(run.context.span_id) == seen.span_id
+        assert span_id_of(run) == seen.span_id
 
 
 def test_a_propagator_of_the_users_own_that_fails_costs_the_context_only() -> None:

@@ -89,7 +89,7 @@ async def test_a_request_that_we_serve_goes_on_in_their_client(bridge: Bridge) -
 
     async def look() -> None:
         context = TraceContext.get()
-        seen.append(context and context.trace_id)
+        seen.append(None if context is None else context.trace_id)
 
     downstream = OpenTelemetryMiddleware(answering(look), tracer_provider=bridge.provider)
     transport = AsyncOpenTelemetryTransport(httpx.ASGITransport(downstream), tracer_provider=bridge.provider)

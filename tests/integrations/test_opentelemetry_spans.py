@@ -255,7 +255,7 @@ class TestRabbitMQ:
                 )
             channel.basic_consume(queue, our_pika.consumer()(consume))
             while len(bridge.spans) < 4:
-                connection.process_data_events(0.1)
+                connection.process_data_events(1)
 
         send, _, inside, process = bridge.spans
         assert (send.name, send.kind) == (f"send {queue}", SpanKind.PRODUCER)

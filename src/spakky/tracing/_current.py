@@ -38,7 +38,7 @@ class ICounterpart(Protocol):
         """Return the baggage that is current there, maybe without a context."""
         ...
 
-    def enter(self, context: TraceContext | None) -> Callable[[], None]:
+    def enter(self, context: TraceContext | None, /) -> Callable[[], None]:
         """Make *context* current there too; return what makes current again what was so before."""
         ...
 

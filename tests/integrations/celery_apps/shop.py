@@ -239,4 +239,4 @@ is_sent_again = task(name="shop.is_sent_again", retry_on_worker_lost=True, defau
 
 
 if "SHOP_TELEMETRY" in os.environ:
-    import shop_telemetry  # noqa: F401 - tasks of its own
+    import shop_telemetry  # type: ignore[import-not-found] # noqa: F401 - tasks of its own

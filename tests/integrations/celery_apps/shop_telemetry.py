@@ -30,7 +30,7 @@ opentelemetry.install()
 def here() -> str | None:
     """Return the current span id on our side."""
     context = TraceContext.get()
-    return context and context.span_id
+    return None if context is None else context.span_id
 
 
 def there() -> str | None:
@@ -39,7 +39,7 @@ def there() -> str | None:
     return trace.format_span_id(ids.span_id) if ids.is_valid else None
 
 
-@task(name="shop.crosses")
+@task(name="shop.crosses")  # type: ignore[untyped-decorator]
 def crosses(self: Task, seconds: float = 0) -> None:
     """Note what both sides say in the task, in a span of OpenTelemetry's in it, and after that."""
     seen: dict[str, Any] = {"task": (here(), there())}

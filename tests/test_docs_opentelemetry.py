@@ -1,0 +1,34 @@
+"""The code of `docs/opentelemetry.md`, as it stands."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).parent.parent
+PAGE = (PROJECT / "docs" / "opentelemetry.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```python\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize("code", BLOCKS, ids=["install", "poll", "format"])
+def test_a_block_runs(code: str) -> None:
+    finished = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        env={**os.environ, "PYTHONPATH": str(PROJECT / "src")},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert (finished.returncode, finished.stderr) == (0, "")
+
+
+def test_every_instrumentation_that_is_tested_beside_ours_is_in_the_table() -> None:
+    for name in ("AIOKafka", "Kafka", "ConfluentKafka", "AioPika", "Pika", "Celery"):
+        assert f"| `{name}Instrumentor` |" in PAGE
