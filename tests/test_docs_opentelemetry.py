@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
@@ -32,3 +33,9 @@ def test_a_block_runs(code: str) -> None:
 def test_every_instrumentation_that_is_tested_beside_ours_is_in_the_table() -> None:
     for name in ("AIOKafka", "Kafka", "ConfluentKafka", "AioPika", "Pika", "Celery"):
         assert f"| `{name}Instrumentor` |" in PAGE
+
+
+def test_what_is_disabled_has_these_names() -> None:
+    (disabled,) = re.findall("OTEL_PYTHON_DISABLED_INSTRUMENTATIONS=(\\S+)`", PAGE)
+
+    assert set(disabled.split(",")) <= entry_points(group="opentelemetry_instrumentor").names
