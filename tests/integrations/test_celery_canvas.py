@@ -86,13 +86,15 @@ class Dead(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def dead(prefork: Kitchen) -> Dead:
-    kitchen, errback = prefork, prefork.dish()
-    dies, again, bare = kitchen.dish("dies"), kitchen.dish("dies_once"), kitchen.dish("dies_once")
-    trace = kitchen.order(dies.on_error(errback))
-    trace_of_again = kitchen.order(again, baggage={"tenant": "acme"})
-    bare.apply_async()
-    return Dead(kitchen, errback, dies, trace, again, trace_of_again, bare)
+def dead(urls: Urls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dead]:
+    """In a worker of their own: a task that waits for a process which others kill may never start."""
+    with open_kitchen(Kind("prefork", "amqp"), urls, tmp_path_factory.mktemp("dead")) as kitchen:
+        errback = kitchen.dish()
+        dies, again, bare = kitchen.dish("dies"), kitchen.dish("dies_once"), kitchen.dish("dies_once")
+        trace = kitchen.order(dies.on_error(errback))
+        trace_of_again = kitchen.order(again, baggage={"tenant": "acme"})
+        bare.apply_async()
+        yield Dead(kitchen, errback, dies, trace, again, trace_of_again, bare)
 
 
 def ids(notes: list[Note]) -> list[str]:
