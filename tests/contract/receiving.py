@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import gc
 import logging
+import threading
 from abc import ABC, abstractmethod
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 SENDER = TraceContext.from_traceparent(TRACEPARENT)
+PATIENCE = 15
 
 
 class HandlerError(Exception):
@@ -313,3 +316,41 @@ class ReceivingContract(ABC):
     async def test_an_unknown_relation_is_refused(self, way: str) -> None:
         with pytest.raises(WrongUseError, match="relation= takes 'child', 'link' or 'root', got 'parent'"):
             await self.receive(way, {}, lambda: None, relation="parent")
+
+
+class SyncReceivingContract(ReceivingContract):
+    """The same where handlers run without an event loop."""
+
+    async def test_a_task_started_in_the_handler_keeps_the_context(self, way: str) -> None:
+        """The task brings its own loop."""
+        seen: list[TraceContext | None] = []
+
+        async def look() -> None:
+            seen.append(TraceContext.get())
+
+        async def start() -> None:
+            await asyncio.create_task(look())
+
+        await self.receive(way, {"traceparent": TRACEPARENT}, lambda: asyncio.run(start()))
+
+        assert [context and context.trace_id for context in seen] == [SENDER.trace_id]
+
+    async def test_a_thread_started_in_the_handler_inherits_the_context(self, way: str) -> None:
+        """A thread gets the context as `asyncio.to_thread` hands it over."""
+        seen: list[TraceContext | None] = []
+        go_on = threading.Event()
+        threads: list[threading.Thread] = []
+
+        def look_later() -> None:
+            go_on.wait(PATIENCE)
+            seen.append(TraceContext.get())
+
+        def start() -> None:
+            threads.append(threading.Thread(target=copy_context().run, args=[look_later]))
+            threads[0].start()
+
+        await self.receive(way, {"traceparent": TRACEPARENT}, start)
+        go_on.set()
+        threads[0].join()
+
+        assert [context and context.trace_id for context in seen] == [SENDER.trace_id]

@@ -28,7 +28,7 @@ from kombu.exceptions import EncodeError, OperationalError
 from brokers.ports import free_port
 from contract.contexts import STALE, TRACEPARENT
 from contract.fitting import FittingContract
-from contract.receiving import SENDER, HandlerError, ReceivingContract
+from contract.receiving import SENDER, HandlerError, SyncReceivingContract
 from contract.sending import SendingContract, Wire
 from integrations.celery_office import (
     OWN_HEADERS,
@@ -227,7 +227,7 @@ class TestFitting(FittingContract):
         return {name: [value] for name, value in arrived(self.desk).items()}
 
 
-class TestReceiving(ReceivingContract):
+class TestReceiving(SyncReceivingContract):
     """In a pool of one thread: Celery's solo worker itself ends when a task raises a `BaseException`."""
 
     ways = ["protocol 2", "protocol 1"]
@@ -255,40 +255,6 @@ class TestReceiving(ReceivingContract):
     ) -> None:
         with self.office.ambient(), hooked(self.office.app, **options):
             self.office.run(body, headers, protocol=int(way[-1]))
-
-    async def test_a_task_started_in_the_handler_keeps_the_context(self, way: str) -> None:
-        """Celery runs no event loop, so the task brings its own."""
-        seen: list[TraceContext | None] = []
-
-        async def look() -> None:
-            seen.append(TraceContext.get())
-
-        async def start() -> None:
-            await asyncio.create_task(look())
-
-        await self.receive(way, {"traceparent": TRACEPARENT}, lambda: asyncio.run(start()))
-
-        assert [context and context.trace_id for context in seen] == [SENDER.trace_id]
-
-    async def test_a_thread_started_in_the_handler_inherits_the_context(self, way: str) -> None:
-        """Without an event loop a thread gets the context as `asyncio.to_thread` hands it over."""
-        seen: list[TraceContext | None] = []
-        go_on = threading.Event()
-        threads: list[threading.Thread] = []
-
-        def look_later() -> None:
-            go_on.wait(PATIENCE)
-            seen.append(TraceContext.get())
-
-        def start() -> None:
-            threads.append(threading.Thread(target=copy_context().run, args=[look_later]))
-            threads[0].start()
-
-        await self.receive(way, {"traceparent": TRACEPARENT}, start)
-        go_on.set()
-        threads[0].join()
-
-        assert [context and context.trace_id for context in seen] == [SENDER.trace_id]
 
 
 class TestReceivingOnRedis(TestReceiving):

@@ -13,7 +13,6 @@ import os
 import sys
 import threading
 import time
-from contextvars import copy_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -27,7 +26,7 @@ from dramatiq.rate_limits.backends import StubBackend
 from brokers.guarded import Guarded
 from brokers.ports import free_port
 from contract.contexts import STALE, TRACEPARENT, full_context
-from contract.receiving import SENDER, HandlerError, ReceivingContract
+from contract.receiving import SENDER, HandlerError, SyncReceivingContract
 from contract.sending import SendingContract, Wire, kept
 from integrations.dramatiq_works import (
     AT_ONCE,
@@ -153,7 +152,7 @@ class TestSending(SendingContract):
         pytest.fail("it was sent")
 
 
-class TestReceiving(ReceivingContract):
+class TestReceiving(SyncReceivingContract):
     """T-04: baggage and trace, over RabbitMQ and Redis."""
 
     ways = ["actor"]
@@ -169,40 +168,6 @@ class TestReceiving(ReceivingContract):
     ) -> None:
         with self.works.ambient(), traced(self.works.broker, **options):
             self.works.run(body, headers)
-
-    async def test_a_task_started_in_the_handler_keeps_the_context(self, way: str) -> None:
-        """A sync actor brings its own event loop."""
-        seen: list[TraceContext | None] = []
-
-        async def look() -> None:
-            seen.append(TraceContext.get())
-
-        async def start() -> None:
-            await asyncio.create_task(look())
-
-        await self.receive(way, {"traceparent": TRACEPARENT}, lambda: asyncio.run(start()))
-
-        assert [context and context.trace_id for context in seen] == [SENDER.trace_id]
-
-    async def test_a_thread_started_in_the_handler_inherits_the_context(self, way: str) -> None:
-        """Without an event loop a thread gets the context as `asyncio.to_thread` hands it over."""
-        seen: list[TraceContext | None] = []
-        go_on = threading.Event()
-        threads: list[threading.Thread] = []
-
-        def look_later() -> None:
-            go_on.wait(PATIENCE)
-            seen.append(TraceContext.get())
-
-        def start() -> None:
-            threads.append(threading.Thread(target=copy_context().run, args=[look_later]))
-            threads[0].start()
-
-        await self.receive(way, {"traceparent": TRACEPARENT}, start)
-        go_on.set()
-        threads[0].join()
-
-        assert [context and context.trace_id for context in seen] == [SENDER.trace_id]
 
 
 class TestEnqueuing:

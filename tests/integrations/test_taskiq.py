@@ -8,10 +8,8 @@ import gc
 import logging
 import os
 import sys
-import threading
 import time
 from collections.abc import AsyncIterator  # noqa: TC003 - taskiq resolves the hints of dependencies
-from contextvars import copy_context
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -46,7 +44,7 @@ from taskiq.schedule_sources import LabelScheduleSource
 
 from brokers.guarded import Guarded
 from contract.contexts import STALE, TRACEPARENT, full_context
-from contract.receiving import SENDER, HandlerError, ReceivingContract
+from contract.receiving import SENDER, HandlerError, ReceivingContract, SyncReceivingContract
 from contract.sending import SendingContract, Wire
 from integrations.taskiq_apps.shop_broker import broker_of
 from integrations.taskiq_depot import (
@@ -190,7 +188,7 @@ class TestReceivingOnRedis(TestReceiving):
         self.depot = on_redis
 
 
-class TestReceivingInThreads(TestReceiving):
+class TestReceivingInThreads(SyncReceivingContract, TestReceiving):
     """Sync tasks, for which there is no event loop in their thread."""
 
     task = "depot.call_in_thread"
@@ -200,40 +198,6 @@ class TestReceivingInThreads(TestReceiving):
         self.depot = on_redis
         # What pytest keeps of a log has the receiver's frame in its traceback, and so the thread's Context.
         caplog.set_level(logging.CRITICAL, "taskiq.receiver.receiver")
-
-    async def test_a_task_started_in_the_handler_keeps_the_context(self, way: str) -> None:
-        """A thread has no event loop, so the task brings its own."""
-        seen: list[TraceContext | None] = []
-
-        async def look() -> None:
-            seen.append(TraceContext.get())
-
-        async def start() -> None:
-            await asyncio.create_task(look())
-
-        await self.receive(way, {"traceparent": TRACEPARENT}, lambda: asyncio.run(start()))
-
-        assert [context and context.trace_id for context in seen] == [SENDER.trace_id]
-
-    async def test_a_thread_started_in_the_handler_inherits_the_context(self, way: str) -> None:
-        """Without an event loop a thread gets the context as `asyncio.to_thread` hands it over."""
-        seen: list[TraceContext | None] = []
-        go_on = threading.Event()
-        threads: list[threading.Thread] = []
-
-        def look_later() -> None:
-            go_on.wait(PATIENCE)
-            seen.append(TraceContext.get())
-
-        def start() -> None:
-            threads.append(threading.Thread(target=copy_context().run, args=[look_later]))
-            threads[0].start()
-
-        await self.receive(way, {"traceparent": TRACEPARENT}, start)
-        go_on.set()
-        threads[0].join()
-
-        assert [context and context.trace_id for context in seen] == [SENDER.trace_id]
 
 
 async def order() -> None:
