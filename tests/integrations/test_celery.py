@@ -22,6 +22,7 @@ from uuid import uuid4
 import pytest
 from celery import Celery, Task, current_app, group, shared_task, signals
 from celery.exceptions import Ignore, Reject
+from celery.worker.request import Request
 from kombu.entity import Queue
 from kombu.exceptions import EncodeError, OperationalError
 
@@ -935,6 +936,17 @@ class TestEndings:
                 ending(office, raised)
 
         assert alive(Processing) == before
+
+    def test_nothing_is_kept_of_a_message_that_was_received(self, office: Office) -> None:
+        """C-04: the worker's main process knows the ids of a run no longer than the run's request lasts."""
+        office.settle()
+        before = alive(Request)
+        with hooked(office.app):
+            for _ in range(5):
+                office.run(lambda: None, {"traceparent": TRACEPARENT})
+            office.settle()
+
+        wait_until(lambda: alive(Request) <= before, "the requests of tasks that have ended are kept")
 
     def test_a_run_whose_end_is_never_told_does_not_reach_the_next_one(self, office: Office) -> None:
         """C-04: Another receiver that raises a `BaseException` keeps Celery from telling us."""
