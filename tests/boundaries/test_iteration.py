@@ -57,6 +57,12 @@ class PlainQueue:
         raise self._error or StopIteration
 
 
+class WaitingRecorder(MemoryRecorder):
+    """Also records how long a loop waits for each message."""
+
+    records_receiving = True
+
+
 def iterate(source: Any, **options: Any) -> AsyncIteration[Parcel]:
     return cast("AsyncIteration[Parcel]", iteration_over(receiver(**options), source))
 
@@ -675,3 +681,53 @@ def test_thousands_of_messages_of_plain_loops_leave_no_scope_behind() -> None:
 async def test_an_iteration_is_of_the_kind_of_its_source() -> None:
     assert isinstance(iterate(Queue([])), AsyncIteration)
     assert isinstance(plainly(PlainQueue([])), Iteration)
+
+
+# --- waiting for a message
+
+
+async def test_a_wait_is_recorded_below_what_is_current_around_the_loop() -> None:
+    """MS-07, MS-10: it links to the sender, and ends where the processing begins."""
+    recorder, (sender,) = WaitingRecorder(), senders(1)
+    with TraceContext.use(full_context()) as around:
+        async for _ in iterate(Queue([sender]), tracer=recorder):
+            pass
+
+    receive, process = recorder.spans
+    assert around is not None
+    assert (receive.kind, receive.parent_span_id) == ("client", around.span_id)
+    assert [link.span_id for link in receive.links] == [sender.span_id]
+    assert (process.kind, process.parent_span_id) == ("consumer", sender.span_id)
+    assert receive.start_unix_nano <= receive.end_unix_nano <= process.start_unix_nano
+
+
+def test_a_plain_loop_records_its_waits_too_and_none_for_the_end() -> None:
+    """K-33: a wait that brings nothing makes no span."""
+    recorder = WaitingRecorder()
+    for _ in plainly(PlainQueue(senders(2)), tracer=recorder):
+        pass
+
+    assert [span.kind for span in recorder.spans] == ["client", "consumer"] * 2
+    assert {span.parent_span_id for span in recorder.spans if span.kind == "client"} == {None}
+
+
+@pytest.mark.parametrize(
+    ("options", "kinds"),
+    [({"relation": "root"}, ["client", "consumer"]), ({"enabled": False}, [])],
+    ids=["root", "off"],
+)
+def test_a_wait_links_to_nobody_who_is_not_trusted(options: dict[str, Any], kinds: list[str]) -> None:
+    recorder = WaitingRecorder()
+    for _ in plainly(PlainQueue(senders(1)), tracer=recorder, **options):
+        pass
+
+    assert [span.kind for span in recorder.spans] == kinds
+    assert [span.links for span in recorder.spans if span.kind == "client"] == [()] * len(kinds[:1])
+
+
+def test_what_is_there_already_is_not_waited_for() -> None:
+    recorder = WaitingRecorder()
+    for _ in plainly([parcel_from(full_context())], tracer=recorder):
+        pass
+
+    assert [span.kind for span in recorder.spans] == ["consumer"]

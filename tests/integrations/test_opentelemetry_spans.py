@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
+import time
 from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
@@ -25,6 +28,7 @@ from spakky.tracing.baggage import Baggage
 from spakky.tracing.boundaries.verbs import Verbs
 from spakky.tracing.carriers.mapping import CARRIER
 from spakky.tracing.context import TraceContext
+from spakky.tracing.error import WrongUseError
 from spakky.tracing.integrations import aiokafka, asgi
 from spakky.tracing.integrations import pika as our_pika
 from spakky.tracing.integrations.opentelemetry import OpenTelemetryTracer
@@ -430,6 +434,53 @@ class TestSharedBaggage:
         context.detach(token)
 
 
+class TestReceiving:
+    """MS-07, MS-16: where the application waits, the wait is a span of its own, if that is wanted."""
+
+    async def test_the_wait_of_a_loop_is_a_client_span_that_links_to_the_sender(self, topic: Topic) -> None:
+        sent: list[int] = []
+
+        async def deliver() -> None:
+            sent.append(time.time_ns())
+            await topic.send({"traceparent": TRACEPARENT})
+
+        with bridged(receive_spans=True) as bridge:
+            delivering = asyncio.create_task(deliver())  # runs once the loop waits
+            with bridge.tracer.start_as_current_span("loop"):
+                async for _ in aiokafka.iterate(topic.consumer):
+                    break
+            await delivering
+
+        (loop,) = [span for span in bridge.spans if span.name == "loop"]
+        receive, process = bridge.ours
+        assert (receive.name, receive.kind) == (f"receive {topic.name}", SpanKind.CLIENT)
+        assert told(receive)["messaging.operation.type"] == "receive"
+        assert linked(receive) == [SENDER.span_id]
+        assert parent_id_of(receive) == span_id_of(loop)
+        assert (receive.start_time or 0) <= sent[0] <= (receive.end_time or 0)
+        assert parent_id_of(process) == SENDER.span_id
+
+    async def test_it_is_not_made_unless_it_is_wanted(self, bridge: Bridge, topic: Topic) -> None:
+        await topic.send({"traceparent": TRACEPARENT})
+        async for _ in aiokafka.iterate(topic.consumer):
+            break
+        gc.collect()
+
+        assert [span.kind for span in bridge.ours] == [SpanKind.CONSUMER]
+
+    async def test_records_that_are_there_already_are_not_waited_for(self, topic: Topic) -> None:
+        record = await topic.deliver({})
+        with bridged(receive_spans=True) as bridge:
+            for _ in aiokafka.iterate([record]):
+                pass
+
+        assert [span.kind for span in bridge.ours] == [SpanKind.CONSUMER]
+
+    def test_what_is_neither_yes_nor_no_is_refused(self) -> None:
+        with pytest.raises(WrongUseError, match=r"^receive_spans= takes True or False, got 'yes'$"):
+            OpenTelemetryTracer(receive_spans="yes")  # type: ignore[arg-type]
+
+
 class TestExport:
     async def test_spans_reach_a_collector_over_http(self, bridge: Bridge, topic: Topic) -> None:
         with Collector() as collector:
@@ -447,3 +498,33 @@ class TestExport:
         assert (process.trace_id, process.parent_span_id) == (send.trace_id, send.span_id)
         assert (send.kind, process.kind) == (send.SPAN_KIND_PRODUCER, send.SPAN_KIND_CONSUMER)
         assert (send.name, send.trace_state) == (f"send {topic.name}", "congo=t61")
+
+    def test_spans_over_rabbitmq_reach_a_collector(self, bridge: Bridge, amqp_url: str) -> None:
+        queue = f"orders-{uuid4().hex}"
+        with Collector() as collector, pika.BlockingConnection(pika.URLParameters(amqp_url)) as connection:
+            exporter = OTLPSpanExporter(endpoint=f"{collector.address}/v1/traces", timeout=5)
+            bridge.provider.add_span_processor(SimpleSpanProcessor(exporter))
+            channel = our_pika.wrap(connection.channel())
+            channel.queue_declare(queue, exclusive=True)
+            channel.basic_publish("", queue, b"")
+            with our_pika.process(channel.basic_get(queue, auto_ack=True)):
+                pass
+            bridge.provider.shutdown()
+
+        send, process = collector.spans()
+        assert (process.trace_id, process.parent_span_id) == (send.trace_id, send.span_id)
+        assert (send.name, process.name) == (f"send {queue}", f"process {queue}")
+
+    def test_spans_over_celery_reach_a_collector(self, bridge: Bridge, office: Office) -> None:
+        with Collector() as collector:
+            exporter = OTLPSpanExporter(endpoint=f"{collector.address}/v1/traces", timeout=5)
+            bridge.provider.add_span_processor(SimpleSpanProcessor(exporter))
+            with hooked(office.app):
+                office.run(lambda: office.app.send_task("nobody.works", queue=f"nobody-{uuid4().hex}"))
+                office.settle()
+            bridge.provider.shutdown()
+
+        spans = {span.name: span for span in collector.spans()}
+        send, run = spans["send nobody.works"], spans["run office.call"]
+        assert (send.trace_id, send.parent_span_id) == (run.trace_id, run.span_id)
+        assert (send.kind, run.kind) == (send.SPAN_KIND_PRODUCER, send.SPAN_KIND_CONSUMER)

@@ -198,7 +198,7 @@ class _OpenSpan:
         self._recorder = recorder
         self._operation = operation
         self._process = process
-        self._start = time.time_ns()
+        self._start = operation.start_unix_nano or time.time_ns()
         self._ended = False
 
     def end(self, outcome: Outcome, error: BaseException | None = None) -> None:

@@ -43,6 +43,7 @@ class Operation:
         is_scheduled: Whether it is known that a clock started it, such as Celery's beat.
         message_count: How many messages a batch has; `None` where it is no batch.
         attributes: What else is known of it, by the names of OpenTelemetry's semantic conventions.
+        start_unix_nano: When it started, in nanoseconds since 1970 (UTC); `None` for now.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Operation:
     is_scheduled: bool = False
     message_count: int | None = None
     attributes: Mapping[str, str | int] = field(default_factory=dict)
+    start_unix_nano: int | None = None
 
 
 class ISpan(Protocol):
@@ -74,7 +76,11 @@ class ISpan(Protocol):
 
 
 class ITracer(Protocol):
-    """Records operations; called from any thread."""
+    """Records operations; called from any thread.
+
+    One with an attribute `records_receiving` that is true also records how long `iterate` has waited for each
+    message.
+    """
 
     def start(self, operation: Operation) -> ISpan:
         """Start to record *operation*."""

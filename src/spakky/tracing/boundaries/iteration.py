@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Generic, Self
 
 from spakky.tracing.boundaries.client import MessageT
@@ -32,7 +32,8 @@ class _Loop(Generic[MessageT]):
     def __del__(self) -> None:
         self._finish("unknown")
 
-    def _begin(self, message: MessageT) -> MessageT:
+    def _begin(self, message: MessageT, since: int | None) -> MessageT:
+        self._receiver.record_receiving(message, since)
         self._processing = self._receiver.process(message).open()
         return message
 
@@ -63,7 +64,8 @@ class AsyncIteration(_Loop[MessageT], AsyncIterator[MessageT]):
 
     async def __anext__(self) -> MessageT:
         self._finish("ok")
-        return self._begin(await anext(self._messages))
+        since = self._receiver.waits_since()
+        return self._begin(await anext(self._messages), since)
 
     async def aclose(self) -> None:
         """End the processing of the last message; the source is its owner's to close."""
@@ -90,13 +92,15 @@ class Iteration(_Loop[MessageT], Iterator[MessageT]):
         """Iterate over *source*."""
         super().__init__(receiver)
         self._messages = iter(source)
+        self._waits = not isinstance(source, Sequence)  # or else they are there already
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> MessageT:
         self._finish("ok")
-        return self._begin(next(self._messages))
+        since = self._receiver.waits_since() if self._waits else None
+        return self._begin(next(self._messages), since)
 
     def close(self) -> None:
         """End the processing of the last message; the source is its owner's to close."""

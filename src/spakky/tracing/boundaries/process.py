@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, Self, TypeAlias
@@ -111,6 +112,37 @@ class Receiver(Generic[MessageT]):
         for message in messages:
             self._check(message)
         return BatchProcessing(self, messages)
+
+    def waits_since(self) -> int | None:
+        """Return the moment of now if waiting for a message is recorded, `None` if it is not."""
+        return time.time_ns() if getattr(self.policy.active_tracer(), "records_receiving", False) else None
+
+    def record_receiving(self, message: MessageT, since_unix_nano: int | None) -> None:
+        """Record that *message* was waited for, if that is recorded, as a span that links to its sender.
+
+        Args:
+            message: A received message.
+            since_unix_nano: What `waits_since` has returned.
+        """
+        tracer = self.policy.active_tracer()
+        if tracer is None or since_unix_nano is None or not self.reads(message):
+            return
+        end_span(start_span(tracer, lambda: self._receiving(message, since_unix_nano)), "ok")
+
+    def _receiving(self, message: MessageT, since_unix_nano: int) -> Operation:
+        client, current = self.client, TraceContext.get()
+        sender = None if self.relation_to(message) == "root" else self.sender_of(message)
+        return Operation(
+            name=f"receive {client.destination(message)}",
+            kind="client",
+            system=client.system_of(message),
+            destination=client.destination(message),
+            context=current.child() if current else TraceContext.new_root(),
+            parent=current,
+            links=() if sender is None else (sender,),
+            attributes=attributes_of(client, message),
+            start_unix_nano=since_unix_nano,
+        )
 
     def reads(self, message: MessageT) -> bool:
         """Return whether the headers of *message* are to be read at all."""

@@ -85,7 +85,10 @@ _W3C_FIELDS: Final = frozenset({"traceparent", "tracestate", "baggage"})
 
 
 def install(
-    *, tracer_provider: TracerProvider | None = None, propagator: TextMapPropagator | None = None
+    *,
+    tracer_provider: TracerProvider | None = None,
+    propagator: TextMapPropagator | None = None,
+    receive_spans: bool = False,
 ) -> None:
     """Make one of OpenTelemetry's current context and ours, and record boundaries as its spans.
 
@@ -95,16 +98,17 @@ def install(
     Args:
         tracer_provider: What makes the spans; the global one unless given.
         propagator: The format of headers where no option says so; the global one unless given.
+        receive_spans: Whether `iterate` also makes a span of the wait for each message, of the kind `CLIENT`.
 
     Raises:
         WrongUseError: One of them is something else.
     """
-    _check("tracer_provider", tracer_provider, TracerProvider)
     _check("propagator", propagator, TextMapPropagator)
+    tracer = OpenTelemetryTracer(tracer_provider, receive_spans=receive_spans)
     uninstall()
     _installed.before = get_tracer()
-    _installed.tracer = OpenTelemetryTracer(tracer_provider)
-    set_tracer(_installed.tracer)
+    _installed.tracer = tracer
+    set_tracer(tracer)
     DEFAULT.become(_propagator_of(propagator or propagate.get_global_textmap()))
     take_part(_Counterpart())
     ask_about_sends(_is_instrumented)
@@ -326,15 +330,27 @@ def _baggage_of(shared: Mapping[str, object]) -> Baggage:
 
 
 class OpenTelemetryTracer:
-    """Records boundaries as spans of OpenTelemetry; `install` sets one for all boundaries."""
+    """Records boundaries as spans of OpenTelemetry; `install` sets one for all boundaries.
 
-    def __init__(self, tracer_provider: TracerProvider | None = None) -> None:
+    Attributes:
+        records_receiving: Whether `iterate` also makes a span of the wait for each message.
+    """
+
+    def __init__(self, tracer_provider: TracerProvider | None = None, *, receive_spans: bool = False) -> None:
         """Record by *tracer_provider*, `None` for the global one, also if that is set later.
 
+        Args:
+            tracer_provider: What makes the spans.
+            receive_spans: See `records_receiving`.
+
         Raises:
-            WrongUseError: This is no tracer provider.
+            WrongUseError: One of them is something else.
         """
         _check("tracer_provider", tracer_provider, TracerProvider)
+        if not isinstance(receive_spans, bool):
+            message = f"receive_spans= takes True or False, got {receive_spans!r}"
+            raise WrongUseError(message)
+        self.records_receiving = receive_spans
         self._tracer = trace.get_tracer(_SCOPE, tracer_provider=tracer_provider)
 
     def start(self, operation: Operation) -> _OpenSpan:
@@ -347,6 +363,7 @@ class OpenTelemetryTracer:
             kind=_kind_of(operation),
             attributes=_attributes_of(operation),
             links=[Link(_ids_of(link)) for link in operation.links],
+            start_time=operation.start_unix_nano,
         )
         return _OpenSpan(span, operation)
 
