@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
+import httpx
 import pika
 import pytest
 from opentelemetry import baggage
@@ -30,6 +31,7 @@ from spakky.tracing.carriers.mapping import CARRIER
 from spakky.tracing.context import TraceContext
 from spakky.tracing.error import WrongUseError
 from spakky.tracing.integrations import aiokafka, asgi
+from spakky.tracing.integrations import httpx as our_httpx
 from spakky.tracing.integrations import pika as our_pika
 from spakky.tracing.integrations.opentelemetry import OpenTelemetryTracer
 
@@ -409,6 +411,26 @@ class TestRequests:
         assert (span.name, span.kind) == (name, SpanKind.SERVER)
         assert told(span)["http.request.method"] == method
         assert told(span)["url.path"] == "/orders/7"
+
+    @pytest.mark.parametrize(
+        ("url", "place"),
+        [
+            ("http://shop/orders/7", {"server.address": "shop"}),
+            ("http://shop:8000/", {"server.address": "shop", "server.port": 8000}),
+            ("http://[::1]/", {"server.address": "::1"}),
+            ("http://[::1]:8000/", {"server.address": "::1", "server.port": 8000}),
+        ],
+    )
+    def test_a_request_that_is_sent_names_its_host_and_no_path(
+        self, bridge: Bridge, url: str, place: dict[str, Any]
+    ) -> None:
+        transport = our_httpx.TraceTransport(httpx.MockTransport(lambda _: httpx.Response(200)))
+        with httpx.Client(transport=transport) as client:
+            client.get(url)
+
+        (span,) = bridge.ours
+        assert (span.name, span.kind) == ("GET", SpanKind.CLIENT)
+        assert told(span) == {"http.request.method": "GET", **place, "spakky.outcome": "ok"}
 
 
 class TestSharedBaggage:

@@ -441,7 +441,7 @@ def _attributes_of(operation: Operation) -> dict[str, str | int | bool]:
     if operation.system == "http":
         given: dict[str, str | int | bool | None] = {
             "http.request.method": verb if verb in _METHODS else "_OTHER",
-            "url.path": operation.destination or None,
+            **_place_of(operation),
         }
     else:
         is_temporary = _is_temporary(operation) or None
@@ -460,6 +460,16 @@ def _attributes_of(operation: Operation) -> dict[str, str | int | bool]:
         }
     given.update(operation.attributes)
     return {name: value for name, value in given.items() if value is not None}
+
+
+def _place_of(operation: Operation) -> dict[str, str | int | bool | None]:
+    """Return where a request goes: to a path if it is served, to a host and maybe a port if it is sent."""
+    if operation.kind == "server":
+        return {"url.path": operation.destination or None}
+    host, _, port = operation.destination.rpartition(":")
+    if not host or not port.isdecimal():  # no port, or an IPv6 address alone in its brackets
+        return {"server.address": operation.destination.strip("[]") or None}
+    return {"server.address": host.strip("[]"), "server.port": int(port)}
 
 
 def _qualified_name(cls: type) -> str:
