@@ -15,11 +15,13 @@ from celery.signals import setup_logging
 from kombu.connection import Connection
 from kombu.entity import Queue
 
+from contract.contexts import ambient
 from spakky.tracing.context import TraceContext
 from spakky.tracing.integrations import celery
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
     from kombu.message import Message
 
@@ -264,20 +266,9 @@ class Office:
         self.deliver(key, {}, name=SETTLE)
         wait_until(lambda: key not in self._settled, "the worker did not settle")
 
-    @contextlib.contextmanager
-    def ambient(self) -> Iterator[None]:
-        """Make what is current in this thread so in the worker's, outside of any task; then the other way.
-
-        So whatever a task leaves behind in the worker's thread is seen by the test.
-        """
-        before = TraceContext.get()
-        self.run(lambda: _make_current(before))
-        try:
-            yield
-        finally:
-            left = self.run(_take_current)
-            if left is not before:
-                _make_current(left)
+    def ambient(self) -> AbstractContextManager[None]:
+        """Make what is current in this thread so in the worker's; see `contract.contexts.ambient`."""
+        return ambient(self.run)
 
 
 class Step:
@@ -308,16 +299,3 @@ class Step:
         """Keep what the running task sees."""
         self._context, self.headers = TraceContext.get(), running.request.headers
         self._done.set()
-
-
-def _make_current(context: TraceContext | None) -> None:
-    if context is None:
-        TraceContext.clear()
-    else:
-        TraceContext.set(context)
-
-
-def _take_current() -> TraceContext | None:
-    context = TraceContext.get()
-    TraceContext.clear()
-    return context

@@ -14,11 +14,12 @@ from dramatiq.brokers.redis import RedisBroker
 from dramatiq.brokers.stub import StubBroker
 from dramatiq.middleware import default_middleware
 
-from spakky.tracing.context import TraceContext
+from contract.contexts import ambient
 from spakky.tracing.integrations import dramatiq
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
 PATIENCE: Final = 15
 TICK: Final = 20  # milliseconds that a consumer waits for a message before it looks around
@@ -168,17 +169,9 @@ class Works:
         assert isinstance(self.broker, StubBroker)
         self.broker.join(self.queue, timeout=PATIENCE * 1000, fail_fast=False)
 
-    @contextlib.contextmanager
-    def ambient(self) -> Iterator[None]:
-        """Make what is current in this thread so in the worker's, outside of actors; then the other way."""
-        before = TraceContext.get()
-        self.run(lambda: _make_current(before))
-        try:
-            yield
-        finally:
-            left = self.run(_take_current)
-            if left is not before:
-                _make_current(left)
+    def ambient(self) -> AbstractContextManager[None]:
+        """Make what is current in this thread so in the worker's; see `contract.contexts.ambient`."""
+        return ambient(self.run)
 
 
 class Mailbox:
@@ -218,16 +211,3 @@ class Mailbox:
 
     def _consumer(self, name: str) -> Any:
         return self._bare.consume(name, prefetch=1, timeout=TICK)
-
-
-def _make_current(context: TraceContext | None) -> None:
-    if context is None:
-        TraceContext.clear()
-    else:
-        TraceContext.set(context)
-
-
-def _take_current() -> TraceContext | None:
-    context = TraceContext.get()
-    TraceContext.clear()
-    return context

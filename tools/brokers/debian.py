@@ -1,16 +1,15 @@
 """Debian's packages, installed without starting the services that come with them."""
 
 import os
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
 from brokers.executables import find_executable
-from brokers.guarded import last_lines
+from brokers.quietly import run_quietly
 from brokers.run import Report
-from brokers.unavailable import Failed, Unavailable
+from brokers.unavailable import Unavailable
 
 APT_SECONDS = 600
 # Debian asks this program whether a package may start its service; 101 means no.
@@ -56,18 +55,6 @@ def _update() -> None:
 
 
 def _apt_get(*arguments: str) -> None:
-    try:
-        subprocess.run(
-            ["apt-get", "--quiet=2", "--option=DPkg::Lock::Timeout=120", *arguments],
-            check=True,
-            env={**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=APT_SECONDS,
-        )
-    except subprocess.CalledProcessError as error:
-        raise Failed(reason=f"apt-get {arguments[0]} failed ({last_lines(error.output)})") from error
-    except subprocess.TimeoutExpired as error:
-        raise Failed(reason=f"apt-get {arguments[0]} took more than {APT_SECONDS} seconds") from error
+    command = ["apt-get", "--quiet=2", "--option=DPkg::Lock::Timeout=120", *arguments]
+    variables = {"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
+    run_quietly(command, arguments[0], APT_SECONDS, variables=variables)

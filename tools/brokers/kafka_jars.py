@@ -1,15 +1,14 @@
 """Apache Kafka's jars, fetched once with Maven into the project's folder .brokers."""
 
 import re
-import subprocess
 import tempfile
 from contextlib import suppress
 from pathlib import Path
 
 from brokers.executables import find_executable
-from brokers.guarded import last_lines
+from brokers.quietly import run_quietly
 from brokers.run import Report
-from brokers.unavailable import Failed, Unavailable
+from brokers.unavailable import Unavailable
 
 POM = Path(__file__).with_name("pom.xml")
 PROJECT = Path(__file__).parents[2]
@@ -55,17 +54,4 @@ def _run_maven(jars: Path) -> None:
         raise Unavailable(reason="Maven is not installed", remedy="install Java 17 or later and Maven")
     goal = ["dependency:copy-dependencies", "-DincludeScope=runtime", f"-DoutputDirectory={jars}"]
     command = [str(maven), "--quiet", "--batch-mode", "--file", str(POM), *goal]
-    try:
-        subprocess.run(
-            command,
-            check=True,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=FETCH_SECONDS,
-        )
-    except subprocess.CalledProcessError as error:
-        raise Failed(reason=f"Maven cannot fetch Kafka ({last_lines(error.output)})") from error
-    except subprocess.TimeoutExpired as error:
-        raise Failed(reason=f"Maven did not fetch Kafka within {FETCH_SECONDS} seconds") from error
+    run_quietly(command, "fetch Kafka", FETCH_SECONDS)

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -10,9 +9,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from brokers.guarded import last_lines
+from brokers.quietly import run_quietly
 from brokers.run import Report
-from brokers.unavailable import Failed
 from framework import pythons
 
 PROJECT = Path(__file__).parents[2]
@@ -83,18 +81,4 @@ def _install_into(complete: Path, python: Path) -> None:
 
 
 def _run(command: Sequence[str | Path], aim: str) -> None:
-    try:
-        subprocess.run(
-            command,
-            check=True,
-            cwd=PROJECT,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=INSTALL_SECONDS,
-        )
-    except subprocess.CalledProcessError as error:
-        raise Failed(reason=f"{Path(command[0]).name} cannot {aim} ({last_lines(error.output)})") from error
-    except subprocess.TimeoutExpired as error:
-        raise Failed(reason=f"{Path(command[0]).name} did not {aim} in {INSTALL_SECONDS} seconds") from error
+    run_quietly(command, aim, INSTALL_SECONDS, folder=PROJECT)
