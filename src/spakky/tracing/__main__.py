@@ -1,0 +1,38 @@
+"""The command line: `python -m spakky.tracing`, which is also installed as `spakky-tracing`."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Final
+
+from spakky.tracing._extras import raise_missing_extra
+from spakky.tracing.error import MissingExtraError
+
+if TYPE_CHECKING:
+    from click import Command
+
+__all__ = ["main"]
+
+_WRONG_USE: Final = 2
+
+
+def main() -> None:
+    """Run the command that the arguments of this process name, and exit."""
+    try:
+        run = _command_line()
+    except MissingExtraError as error:
+        sys.stderr.write(f"Error: {error.message}\n")
+        sys.exit(_WRONG_USE)
+    run(prog_name="spakky-tracing")
+
+
+def _command_line() -> Command:
+    try:
+        from spakky.tracing.cli.commands import spakky_tracing  # noqa: PLC0415 - the extra may be missing
+    except ModuleNotFoundError as error:
+        raise_missing_extra("cli", {"click", "rich"}, error)
+    return spakky_tracing
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,40 @@
+"""Where commands print: never an escape sequence that came from outside, and colour only for a person.
+
+`NO_COLOR` and `COLUMNS` in the environment are followed.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from typing import Final
+
+from rich.console import Console
+
+__all__ = ["console", "printable"]
+
+_HIDDEN: Final = {"Cc", "Cf", "Co", "Cn", "Cs", "Zl", "Zp"}
+"""The categories of Unicode that a terminal acts upon or shows as nothing: control, format, ..."""
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Return where a command prints; text is shown as it is, without markup and emoji codes."""
+    return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
+
+
+def printable(text: str) -> str:
+    r"""Return *text* with what a terminal would act upon, or would not show, written as `\x1b`.
+
+    Args:
+        text: What came from outside. Line breaks are escaped, too.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(character if _is_visible(character) else _escaped(character) for character in text)
+
+
+def _is_visible(character: str) -> bool:
+    return unicodedata.category(character) not in _HIDDEN
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")

@@ -1,0 +1,57 @@
+"""The command line as a whole: what it offers, and how it ends."""
+
+from __future__ import annotations
+
+import re
+from importlib.metadata import version
+
+from architecture.project import run
+from cli.running import in_terminal, piped
+from spakky.tracing.cli.terminal import printable
+
+
+def test_help_names_every_command_within_80_columns() -> None:
+    shown = in_terminal("--help")
+
+    assert shown.code == 0
+    assert max(map(len, shown.output.splitlines())) <= 80
+
+
+def test_the_version_is_that_of_the_distribution() -> None:
+    assert piped("--version").output.split()[-1] == version("spakky-tracing")
+
+
+def test_an_unknown_command_is_refused_in_one_sentence() -> None:
+    ended = piped("explian")
+
+    assert (ended.code, ended.output) == (2, "")
+    assert "No such command 'explian'" in ended.errors
+    assert "Traceback" not in ended.errors
+
+
+def test_a_missing_extra_names_the_command_that_installs_it() -> None:
+    outcome = run(
+        "import sys\n"
+        "class NotInstalled:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name.partition('.')[0] == 'rich':\n"
+        "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
+        "sys.meta_path.insert(0, NotInstalled())\n"
+        "from spakky.tracing.__main__ import main\n"
+        "main()\n"
+    )
+
+    assert outcome.returncode == 2
+    assert outcome.stderr == "Error: rich is not installed: pip install 'spakky-tracing[cli]'\n"
+
+
+def test_what_a_terminal_acts_upon_is_written_out() -> None:
+    hostile = (
+        "\x1b[31mred\x07\r\n\x9b2J\N{RIGHT-TO-LEFT OVERRIDE}\N{ZERO WIDTH SPACE}\udce4\x7f\u2028\U000e0001"
+    )
+
+    shown = printable(hostile)
+
+    assert shown == (r"\x1b[31mred\x07\r\n\x9b2J\u202e\u200b\udce4\x7f\u2028\U000e0001")
+    assert re.fullmatch(r"[ -~]+", shown)
+    assert printable("Bestellung Nr. 7: Käse, 注文") == "Bestellung Nr. 7: Käse, 注文"
