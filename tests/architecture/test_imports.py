@@ -16,6 +16,8 @@ INTEGRATIONS = short_names("integrations")
 WITHOUT_CLIENT = {"asgi", "environ", "logging", "wsgi"}  # a server calls it, or it is the standard library's
 WITH_CLIENT = [name for name in INTEGRATIONS if name not in WITHOUT_CLIENT]
 
+NEEDING_EXTRAS = ("spakky.tracing.integrations.", "spakky.tracing.cli.")
+
 MODULE_OF = {"kafka-python": "kafka", "opentelemetry-api": "opentelemetry"}
 # Client libraries that another one loads by itself, some of them only if they are there.
 BUILT_UPON = {
@@ -48,7 +50,8 @@ def required_modules(name: str) -> list[str]:
     [
         pytest.param(["spakky.tracing"], id="package"),
         pytest.param(
-            [name for name in module_names() if ".integrations." not in name], id="all-but-integrations"
+            [name for name in module_names() if not name.startswith(NEEDING_EXTRAS)],
+            id="all-that-needs-no-extra",
         ),
         pytest.param([f"spakky.tracing.integrations.{name}" for name in WITHOUT_CLIENT], id="no-client"),
     ],

@@ -42,6 +42,7 @@ PROCESSES = {"environ"}  # nothing is sent: a process starts another one
 BRIDGES = {"opentelemetry"}  # another library's context and spans become ours
 LOGS = {"logging", "loguru", "structlog"}  # they send nothing, and say where a line of a log was written
 WITHOUT_EXTRA = {"asgi", "environ", "logging", "wsgi"}
+OTHER_EXTRAS = {"all", "spakky", "cli", "redis"}  # the plugin, the commands, what one of them watches
 WITH_EXAMPLE = [name for name in INTEGRATIONS if name not in LOGS]
 
 VERBS = {
@@ -234,7 +235,7 @@ def test_an_integration_has_an_extra_which_is_in_all(name: str) -> None:
 
 
 def test_an_extra_is_there_for_an_integration() -> None:
-    extras = {extra.replace("-", "_") for extra in settings()["optional-dependencies"]} - {"all", "spakky"}
+    extras = {extra.replace("-", "_") for extra in settings()["optional-dependencies"]} - OTHER_EXTRAS
 
     assert extras == set(INTEGRATIONS) - WITHOUT_EXTRA
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from importlib.metadata import version
 
+import pytest
+
 from architecture.project import run
 from cli.running import in_terminal, piped
 from spakky.tracing.cli.terminal import printable
@@ -29,12 +31,13 @@ def test_an_unknown_command_is_refused_in_one_sentence() -> None:
     assert "Traceback" not in ended.errors
 
 
-def test_a_missing_extra_names_the_command_that_installs_it() -> None:
+@pytest.mark.parametrize("module", ["click", "rich"])
+def test_a_missing_extra_names_the_command_that_installs_it(module: str) -> None:
     outcome = run(
         "import sys\n"
         "class NotInstalled:\n"
         "    def find_spec(self, name, *_):\n"
-        "        if name.partition('.')[0] == 'rich':\n"
+        f"        if name.partition('.')[0] == {module!r}:\n"
         "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
         "sys.meta_path.insert(0, NotInstalled())\n"
         "from spakky.tracing.__main__ import main\n"
@@ -42,7 +45,7 @@ def test_a_missing_extra_names_the_command_that_installs_it() -> None:
     )
 
     assert outcome.returncode == 2
-    assert outcome.stderr == "Error: rich is not installed: pip install 'spakky-tracing[cli]'\n"
+    assert outcome.stderr == f"Error: {module} is not installed: pip install 'spakky-tracing[cli]'\n"
 
 
 def test_what_a_terminal_acts_upon_is_written_out() -> None:
