@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from spakky.tracing.carriers import UNKNOWN, Delivery
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from spakky.tracing.carriers import ICarrier
 
-__all__ = ["IWatcher", "Watched"]
+__all__ = ["ILagging", "IWatcher", "Watched"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,9 +50,22 @@ class IWatcher(Protocol):
     def messages(self) -> AsyncGenerator[list[Watched]]:
         """Yield messages in the order in which they are seen, as many at once as there are.
 
+        The first list comes as soon as it watches, and is empty if there is no message yet: what is sent from
+        then on is seen.
+
         The generator is closed (`aclose`) when nobody watches any more; it then leaves nothing at the broker.
 
         Raises:
             Refusal: It cannot be watched, or cannot be any longer; in one sentence.
         """
+        ...
+
+
+@runtime_checkable
+class ILagging(Protocol):
+    """A watcher that knows how far behind it is."""
+
+    @property
+    def behind(self) -> int:
+        """How many messages it has not handed out yet, although they are at the broker."""
         ...
