@@ -202,7 +202,9 @@ class TailContract(ABC):
         (valid,) = traceparents(1)
 
         with tail("--json", "--by=service", "--count=3", station.url) as running:
-            station.send({"service": "shop", "traceparent": valid}, {"service": "billing"}, {"service": "shop"})
+            station.send(
+                {"service": "shop", "traceparent": valid}, {"service": "billing"}, {"service": "shop"}
+            )
             groups = running.objects()[-1]["totals"]["groups"]
 
         assert [(group["producer"], group["messages"], group["valid"]) for group in groups] == [

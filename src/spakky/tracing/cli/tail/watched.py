@@ -62,7 +62,7 @@ class IWatcher(Protocol):
 
 
 @runtime_checkable
-class ILagging(Protocol):
+class ILagging(IWatcher, Protocol):
     """A watcher that knows how far behind it is."""
 
     @property
