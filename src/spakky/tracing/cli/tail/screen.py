@@ -35,7 +35,7 @@ _LEAST_ROWS: Final = 3
 
 
 class IScreen(Protocol):
-    """Shows messages and totals. What is shown may wait for `refresh`, which comes every tenth of a second."""
+    """Shows messages and totals; what is shown may wait for `refresh`, which comes every tenth of a second."""
 
     def show(self, message: Watched, group: str, judgement: Judgement) -> None:
         """Show one message, which is counted in *group*."""
