@@ -100,7 +100,7 @@ class _Session:
         try:
             await watching.run()
         except Refusal:
-            if self._totals.all.messages:
+            if self._totals.messages:
                 self._screen.end()
             raise
         self._screen.end()

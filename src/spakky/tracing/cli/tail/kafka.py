@@ -2,9 +2,9 @@
 
 Facts:
 - aiokafka asks for the metadata of the topics that it was given, and a broker may create a topic that is
-  asked for (`auto.create.topics.enable`). Subscribed to a pattern, it asks for all topics, which creates none.
-- Without a group, a subscribed consumer is assigned all partitions, new ones too, as soon as the metadata tell
-  of them. It then forgets where it was in each of them.
+  asked for (`auto.create.topics.enable`). Subscribed to a pattern, it asks for all, which creates none.
+- Without a group, a subscribed consumer is assigned all partitions, new ones too, as soon as the metadata
+  tell of them. It then forgets where it was in each of them.
 - It tells in its log, not to its caller, that no broker can be reached while it fetches.
 """
 
