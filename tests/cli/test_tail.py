@@ -16,7 +16,8 @@ from uuid import uuid4
 import pytest
 from aiokafka import AIOKafkaProducer
 from confluent_kafka import Consumer, Producer
-from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewPartitions, NewTopic
 from kafka import KafkaProducer
 
 from architecture.project import run
@@ -79,7 +80,7 @@ class Topic(Station):
         finally:
             consumer.close()
         assert len(messages) == count
-        return [{name: value.decode() for name, value in each.headers() or []} for each in messages]
+        return [texts(each.headers()) for each in messages]
 
     def leftovers(self) -> object:
         groups = self.admin.list_consumer_groups().result(PATIENCE).valid
@@ -91,6 +92,10 @@ class Topic(Station):
     def delete(self) -> None:
         (deleted,) = self.admin.delete_topics([self.name]).values()
         deleted.result(PATIENCE)
+
+
+def texts(headers: Any) -> dict[str, str]:
+    return {name: value.decode() for name, value in headers or []}
 
 
 @contextmanager
@@ -164,10 +169,7 @@ class TestTopics:
             topic.flush()
             (grown,) = topic.admin.create_partitions([NewPartitions(topic.name, 2)]).values()
             grown.result(PATIENCE)
-            producer = Producer({"bootstrap.servers": topic.address})
-            for partition in (0, 1, 0, 1):
-                producer.produce(topic.name, b"", partition=partition)
-            producer.flush()
+            asyncio.run(_send_to_partitions(topic, 0, 1, 0, 1))
             places = {each["place"] for each in running.messages()}
 
         assert places == {f"{topic.name} {place}" for place in ("0:0", "0:1", "0:2", "1:0", "1:1")}
@@ -205,7 +207,7 @@ class TestTopics:
             ended = running.ended()
 
         assert ended.code == 2
-        assert "pip install 'aiokafka[all]'" in ended.errors
+        assert "pip install 'aiokafka[lz4,snappy,zstd]'" in ended.errors
         assert "Traceback" not in ended.errors
 
     def test_a_broker_that_goes_away_ends_it_in_one_sentence(self) -> None:
@@ -226,13 +228,22 @@ async def _send_by_aiokafka(topic: Topic, headers: list[tuple[str, bytes]]) -> N
         await producer.send_and_wait(topic.name, b"x" * 1000, headers=headers)
 
 
+async def _send_to_partitions(topic: Topic, *partitions: int) -> None:
+    """Send a record to each of *partitions*, as soon as there are as many."""
+    async with AIOKafkaProducer(bootstrap_servers=topic.address, metadata_max_age_ms=100) as producer:
+        while len(await producer.partitions_for(topic.name)) <= max(partitions):  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.05)
+        for partition in partitions:
+            await producer.send_and_wait(topic.name, b"", partition=partition)
+
+
 def _send_by_kafka_python(topic: Topic, headers: list[tuple[str, bytes]]) -> None:
     producer = KafkaProducer(bootstrap_servers=topic.address)
     producer.send(topic.name, b"value", headers=headers).get(PATIENCE)
     producer.close()
 
 
-def _send_in_a_transaction(topic: Topic, headers: list[tuple[str, bytes]]) -> None:
+def _send_in_a_transaction(topic: Topic, headers: Any) -> None:
     producer = Producer({"bootstrap.servers": topic.address, "transactional.id": topic.name})
     producer.init_transactions()
     for _ in range(2):  # a record that says that a transaction ended lies between the two
@@ -462,6 +473,7 @@ class TestRefusing:
             ("kafka://a:9092,/orders", "names no host"),
             ("kafka://[::1/orders", "cannot be read"),
             ("kafka://localhost/ord ers", "has a space in it"),
+            ("kafka://me:a/b@localhost/orders", "has a / before the @"),
             ("kafka://localhost/or/ders", "which Kafka does not allow"),
             ("kafka://localhost/orders?x=1", "goes on after the topic"),
             ("kafka://secret@localhost/orders", "has a user without a password"),
@@ -504,15 +516,6 @@ class TestRefusing:
         assert ended.errors == (
             f"Error: Kafka at {address} does not answer (KafkaConnectionError): is it there, and reachable?\n"
         )
-
-    def test_something_else_than_kafka_is_refused(self, redis_url: str) -> None:
-        address = redis_url.partition("//")[2].partition("/")[0]
-
-        ended = piped("tail", f"kafka://{address}/orders")
-
-        assert (ended.code, ended.output) == (2, "")
-        assert "does not answer" in ended.errors
-        assert ended.errors.count("\n") == 1
 
     def test_routing_keys_are_refused_where_there_are_none(self) -> None:
         ended = piped("tail", "--key=orders.*", "kafka://localhost/orders")

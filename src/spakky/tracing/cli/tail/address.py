@@ -51,6 +51,8 @@ def kafka_address(url: str) -> KafkaAddress:
         _refuse(url, f"cannot be read ({error})")
     if parts.query or parts.fragment:
         _refuse(url, "goes on after the topic")
+    if "@" in parts.path:
+        _refuse(url, "has a / before the @, which is written %2F")
     credentials, _, hosts = parts.netloc.rpartition("@")
     user, has_password, password = credentials.partition(":")
     if bool(user) != bool(has_password):
@@ -66,8 +68,11 @@ def kafka_address(url: str) -> KafkaAddress:
 
 def without_credentials(url: str) -> str:
     """Return *url* without user and password, wherever they begin and whatever is in them."""
-    before, _, after = url.rpartition("@")
-    return f"{before.partition('://')[0]}://{after}" if before else url
+    before, has_credentials, after = url.rpartition("@")
+    if not has_credentials:
+        return url
+    scheme, separator, _ = before.partition("://")
+    return f"{scheme}{separator}{after}" if separator else after
 
 
 def _server(text: str, url: str) -> str:

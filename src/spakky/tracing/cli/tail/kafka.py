@@ -5,7 +5,10 @@ Facts:
   asked for (`auto.create.topics.enable`). Subscribed to a pattern, it asks for all, which creates none.
 - Without a group, a subscribed consumer is assigned all partitions, new ones too, as soon as the metadata
   tell of them. It then forgets where it was in each of them.
-- It tells in its log, not to its caller, that no broker can be reached while it fetches.
+- `seek_to_end` and `seek_to_beginning` may be overtaken by the reset that a new assignment has begun; `seek`
+  is not.
+- It tells in its log, not to its caller, that no broker can be reached while it fetches; then its `stop`
+  raises a `CancelledError` of its own.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ from spakky.tracing.cli.tail.watched import Watched
 
 try:
     from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
-    from aiokafka.errors import KafkaError
+    from aiokafka.errors import KafkaError, UnsupportedCodecError
 except ModuleNotFoundError as error:
     raise_missing_extra("cli,aiokafka", {"aiokafka"}, error)
 
@@ -91,18 +94,21 @@ class KafkaWatcher:
             yield []
             while True:
                 yield list(map(_watched, await self._records(consumer)))
+        except UnsupportedCodecError as error:
+            sentence = f"The {self.watches} is compressed: pip install 'aiokafka[lz4,snappy,zstd]'."
+            raise Refusal(sentence) from error
         except (KafkaError, UnicodeDecodeError) as error:
             sentence = f"The {self.watches} cannot be read any longer: {error}."
             raise Refusal(sentence) from error
         finally:
-            with suppress(TimeoutError, KafkaError, OSError):
+            with suppress(TimeoutError, KafkaError, OSError, asyncio.CancelledError):
                 await asyncio.wait_for(consumer.stop(), _CLOSING_SECONDS)
 
     def _consumer(self) -> AIOKafkaConsumer:
         is_encrypted, user = self._address.is_encrypted, self._address.user
         protocol = ("SASL_" if user else "") + ("SSL" if is_encrypted else "PLAINTEXT")
         return AIOKafkaConsumer(
-            bootstrap_servers=list(self._address.servers),
+            bootstrap_servers=",".join(self._address.servers),
             enable_auto_commit=False,
             auto_offset_reset="latest",
             metadata_max_age_ms=_METADATA_MILLISECONDS,
@@ -140,14 +146,10 @@ class KafkaWatcher:
     async def _seek(
         self, consumer: AIOKafkaConsumer, partitions: Collection[TopicPartition], *, to_beginning: bool
     ) -> None:
-        if not partitions:
-            return
-        if to_beginning:
-            await consumer.seek_to_beginning(*partitions)
-        else:
-            await consumer.seek_to_end(*partitions)
-        for each in partitions:
-            self._positions[each] = await consumer.position(each)
+        offsets = consumer.beginning_offsets if to_beginning else consumer.end_offsets
+        for partition, offset in (await offsets(list(partitions))).items():
+            consumer.seek(partition, offset)
+            self._positions[partition] = offset
 
     async def _records(self, consumer: AIOKafkaConsumer) -> list[_Record]:
         """Return the next records, none if none comes for a while.

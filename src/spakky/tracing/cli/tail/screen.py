@@ -41,6 +41,7 @@ _COLOURS: Final[dict[Verdict, str]] = {
 _NO_COLOUR: Final = "\x1b[0m"
 _REFRESH_SECONDS: Final = 0.3
 _LEAST_ROWS: Final = 3
+_WIDE: Final = 10_000  # in a pipe nothing is folded
 
 
 class IScreen(Protocol):
@@ -110,6 +111,8 @@ class Lines:
         self._write("")
         if self._has_lines:
             self._console.print()
+        if not self._console.is_terminal:
+            self._console.width = _WIDE
         self._console.print(table_of(self._totals, self._heading))
 
     def _write(self, footer: str) -> None:
@@ -230,10 +233,11 @@ def _where(message: Watched, group: str) -> str:
 
 def _folded(head: str, said: list[str], columns: int) -> str:
     """Return several lines: the second and later ones are indented."""
-    first, *rest = _wrapped(head.rstrip(), columns)
-    if said and not rest and cell_len(joined := f"{head} {printable(said[0])}") <= columns:
-        first, said = joined, said[1:]
     room = max(columns - len(_INDENT), len(_INDENT))
+    is_short = cell_len(head.rstrip()) <= columns
+    first, *rest = [head.rstrip()] if is_short else _wrapped(head.rstrip(), room)
+    if said and cell_len(joined := f"{head} {printable(said[0])}") <= columns:
+        first, said = joined, said[1:]
     below = [*rest, *(line for text in said for line in _wrapped(printable(text), room))]
     return "".join(f"{line}\n" for line in [first, *(_INDENT + line for line in below)])
 
