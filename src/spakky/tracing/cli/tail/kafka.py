@@ -146,8 +146,9 @@ class KafkaWatcher:
     async def _seek(
         self, consumer: AIOKafkaConsumer, partitions: Collection[TopicPartition], *, to_beginning: bool
     ) -> None:
-        offsets = consumer.beginning_offsets if to_beginning else consumer.end_offsets
-        for partition, offset in (await offsets(list(partitions))).items():
+        at = list(partitions)
+        offsets = await (consumer.beginning_offsets(at) if to_beginning else consumer.end_offsets(at))
+        for partition, offset in offsets.items():
             consumer.seek(partition, offset)
             self._positions[partition] = offset
 
