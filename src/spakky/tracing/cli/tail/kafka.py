@@ -139,9 +139,10 @@ class KafkaWatcher:
             raise Refusal(self._unanswered(error)) from error
 
     def _unanswered(self, error: Exception) -> str:
-        return (
-            f"Kafka at {self._servers} does not answer ({type(error).__name__}): is it there, and reachable?"
-        )
+        is_open = self._address.user is None and not self._address.is_encrypted
+        doubt = "" if is_open else ", and are user, password and certificate right"
+        why = type(error).__name__
+        return f"Kafka at {self._servers} does not answer ({why}): is it there, and reachable{doubt}?"
 
     async def _seek(
         self, consumer: AIOKafkaConsumer, partitions: Collection[TopicPartition], *, to_beginning: bool
