@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from spakky.tracing.carriers import UNKNOWN, Delivery
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from spakky.tracing.carriers import ICarrier
+    from spakky.tracing.propagator import IGetter
 
-__all__ = ["IWatcher", "Watched"]
+__all__ = ["ILagging", "IWatcher", "Watched"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +31,7 @@ class Watched:
     """
 
     headers: object
-    carrier: ICarrier[object]
+    carrier: IGetter[object]
     place: str
     producer: str
     message_id: str | None = None
@@ -50,9 +50,22 @@ class IWatcher(Protocol):
     def messages(self) -> AsyncGenerator[list[Watched]]:
         """Yield messages in the order in which they are seen, as many at once as there are.
 
+        The first list comes as soon as it watches, and is empty if there is no message yet: what is sent from
+        then on is seen.
+
         The generator is closed (`aclose`) when nobody watches any more; it then leaves nothing at the broker.
 
         Raises:
             Refusal: It cannot be watched, or cannot be any longer; in one sentence.
         """
+        ...
+
+
+@runtime_checkable
+class ILagging(IWatcher, Protocol):
+    """A watcher that knows how far behind it is."""
+
+    @property
+    def behind(self) -> int:
+        """How many messages it has not handed out yet, although they are at the broker."""
         ...
