@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from rich.cells import chop_cells
 from rich.text import Text
 
 from spakky.tracing.cli.explain.pointing import excerpt, pointed
@@ -26,7 +27,6 @@ _MOST_FINDINGS: Final = 20
 _LINES_OF_VALUE: Final = 4
 _WIDEST_NAME: Final = 24
 _LONGEST_MEMBER: Final = 200
-_FOREIGN: Final = "not W3C, and nothing that this library reads by itself"
 
 
 class Drawing:
@@ -84,22 +84,21 @@ class Drawing:
         else:
             self._print(Text(_INDENT + printable(reading.value)))
         if self._is_short(reading):
-            for number, finding in enumerate(reading.findings[:_MOST_FINDINGS], start=1):
+            for number, finding in enumerate(_first(reading.findings), start=1):
                 marks = pointed(reading.value, finding.places).marks
                 self._print(Text(_INDENT).append(f"{marks} {number}", _style(finding)))
 
     def _draw_folded(self, value: str) -> None:
         width = self._width - len(_INDENT)
-        beginning = Text(printable(value[: width * _LINES_OF_VALUE]))
-        lines = beginning.wrap(self._console, width, overflow="fold")[:_LINES_OF_VALUE]
-        for line in lines:
-            self._print(Text(_INDENT).append(line))
-        if sum(line.cell_len for line in lines) < len(printable(value)):
+        lines = chop_cells(printable(value[: width * _LINES_OF_VALUE]), width)
+        for line in lines[:_LINES_OF_VALUE]:
+            self._print(Text(_INDENT + line))
+        if len(lines) > _LINES_OF_VALUE or len(value) > width * _LINES_OF_VALUE:
             self._print(Text(f"{_INDENT}... {len(value)} characters in all", "dim"))
 
     def _draw_findings(self, reading: Reading) -> None:
         is_short = self._is_short(reading)
-        for number, finding in enumerate(reading.findings[:_MOST_FINDINGS], start=1):
+        for number, finding in enumerate(_first(reading.findings), start=1):
             start = f"{_INDENT}{number:>2} "
             self._draw_finding(finding, start)
             if not is_short and finding.places:
@@ -140,11 +139,11 @@ class Drawing:
     def _draw_foreign(self, foreign: Iterable[Foreign]) -> None:
         names: dict[str, list[str]] = {}
         for header in foreign:
-            names.setdefault(header.format, []).append(header.name or "without a name")
-        for known, those in names.items():
+            names.setdefault(header.sentence, []).append(header.name or "without a name")
+        for sentence, those in names.items():
             self._begin()
             heading = self._shortened(printable(", ".join(dict.fromkeys(those))))
-            self._print_hanging(Text(f"{heading}: ", "bold").append(f"{known}; {_FOREIGN}"), "", len(_INDENT))
+            self._print_hanging(Text(f"{heading}: ", "bold").append(sentence), "", len(_INDENT))
 
     def _draw_findings_between(self, message: Message) -> None:
         is_several = len(message.readings) + len(message.foreign) > 1
@@ -176,6 +175,13 @@ class Drawing:
 
     def _print(self, text: Text) -> None:
         self._console.print(text, soft_wrap=True)
+
+
+def _first(findings: Sequence[Finding]) -> Sequence[Finding]:
+    """Return as many as are drawn: of too many, faults before notes."""
+    if len(findings) <= _MOST_FINDINGS:
+        return findings
+    return sorted(findings, key=lambda finding: not finding.is_fault)[:_MOST_FINDINGS]
 
 
 def _style(finding: Finding) -> str:

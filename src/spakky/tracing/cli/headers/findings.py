@@ -118,7 +118,8 @@ class Reading:
         kind: Which header it is.
         value: Its value; of a list that came in several headers, all of them with a comma between.
         verdict: What this library makes of it.
-        findings: From left to right: what is wrong, and what is merely worth knowing.
+        findings: What is wrong, and what is merely worth knowing: first about the whole, then from left to
+            right.
         facts: What a traceparent says; empty if it is refused, and for lists.
         members: What is taken of a list.
         guess: Why it is taken for this kind; `None` if it came with its name.
@@ -144,8 +145,8 @@ def in_baggage(number: str) -> Section:
 
 
 def in_order(findings: Iterable[Finding]) -> tuple[Finding, ...]:
-    """Return *findings*, all of which have places, from left to right."""
-    return tuple(sorted(findings, key=lambda finding: finding.places[0]))
+    """Return *findings*, all of which have places: those about the whole of a list first, else by place."""
+    return tuple(sorted(findings, key=lambda finding: (finding.member is not None, finding.places[0])))
 
 
 def places_of(pattern: re.Pattern[str], text: str, start: int) -> tuple[Place, ...]:

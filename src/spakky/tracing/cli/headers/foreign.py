@@ -14,6 +14,12 @@ class Foreign(NamedTuple):
     name: str
     format: str
 
+    @property
+    def sentence(self) -> str:
+        """What it is, and that this library leaves it alone."""
+        whose = "" if self.format == _RESPONSE else "not W3C; "
+        return f"{self.format}; {whose}this library does not read it by itself"
+
 
 _B3: Final = "B3 of Zipkin, one header"
 _B3_MULTI: Final = "B3 of Zipkin, several headers"
@@ -24,7 +30,7 @@ _DATADOG: Final = "Datadog's own format"
 _GOOGLE: Final = "Google Cloud Trace, its older format"
 _ELASTIC: Final = "Elastic APM's copy of traceparent"
 _OPENTRACING: Final = "the sample format of OpenTracing"
-_RESPONSE: Final = "traceparent's counterpart for responses, a draft"
+_RESPONSE: Final = "the traceparent of a response, in W3C's draft of Level 3"
 _NEW_RELIC: Final = "New Relic's own format"
 _GRPC: Final = "the binary format of OpenCensus for gRPC"
 

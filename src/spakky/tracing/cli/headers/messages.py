@@ -97,12 +97,13 @@ def message_of(headers: Sequence[Found], line: int | None = None) -> Message:
     """Say what *headers*, which came together, mean; *line* is where they start."""
     pasted = [header for header in headers if isinstance(header, Pasted)]
     readings = tuple(_readings(pasted))
+    context = W3C.extract([(header.kind, header.value) for header in pasted], HTTP)
     return Message(
         line=line,
         readings=readings,
         foreign=tuple(header for header in headers if isinstance(header, Foreign)),
-        findings=tuple(_findings(headers, readings)),
-        context=W3C.extract([(header.kind, header.value) for header in pasted], HTTP),
+        findings=tuple(_findings(headers, context)),
+        context=context,
     )
 
 
@@ -117,19 +118,18 @@ def _readings(pasted: list[Pasted]) -> Iterator[Reading]:
             yield read(",".join(header.value for header in parts), guess)
 
 
-def _findings(headers: Sequence[Found], readings: tuple[Reading, ...]) -> Iterator[Finding]:
+def _findings(headers: Sequence[Found], context: TraceContext | None) -> Iterator[Finding]:
     for header in headers:
         if isinstance(header, Misnamed):
             yield _misnamed(header)
-    kinds: list[Kind] = [header.kind for header in headers if isinstance(header, Pasted)]
-    yield from _repeated_traceparent([each.value for each in readings if each.kind == "traceparent"])
+    pasted = [header for header in headers if isinstance(header, Pasted)]
+    kinds: list[Kind] = [header.kind for header in pasted]
+    yield from _repeated_traceparent([header.value for header in pasted if header.kind == "traceparent"])
     yield from _repeated_lists(kinds)
-    if "tracestate" in kinds:
-        yield from _lonely_tracestate(readings, is_alone=len(headers) == 1)
+    if "tracestate" in kinds and context is None:
+        yield _unused_tracestate(has_parent="traceparent" in kinds, is_alone=len(headers) == 1)
     if "baggage" in kinds and "traceparent" not in kinds:
-        sentence = (
-            "baggage without a traceparent names no trace: a new one is started, and carries the baggage"
-        )
+        sentence = "baggage names no trace: without a traceparent a new one is started, with this baggage"
         yield _finding("baggage-alone", sentence, in_baggage("3"), is_fault=False)
 
 
@@ -155,15 +155,13 @@ def _repeated_lists(kinds: list[Kind]) -> Iterator[Finding]:
             yield _finding(f"{kind}-repeated", sentence, section, is_fault=False)
 
 
-def _lonely_tracestate(readings: tuple[Reading, ...], *, is_alone: bool) -> Iterator[Finding]:
-    """Say so if a tracestate is not used; where only its value was asked about, that is no fault of it."""
-    parents = [reading.verdict for reading in readings if reading.kind == "traceparent"]
-    if not parents:
-        sentence = "a tracestate without a traceparent is not used"
-        yield _finding("tracestate-alone", sentence, in_trace_context("4.1.1"), is_fault=not is_alone)
-    elif parents[-1] == "refused":
-        sentence = "the tracestate is not used, as the traceparent is refused"
-        yield _finding("tracestate-unused", sentence, in_trace_context("3.3"), is_fault=False)
+def _unused_tracestate(*, has_parent: bool, is_alone: bool) -> Finding:
+    """Say why a tracestate is not used; where only its value was asked about, that is no fault of it."""
+    if has_parent:
+        sentence = "the tracestate is not used, as no traceparent is"
+        return _finding("tracestate-unused", sentence, in_trace_context("3.3"), is_fault=False)
+    sentence = "a tracestate without a traceparent is not used"
+    return _finding("tracestate-alone", sentence, in_trace_context("4.1.1"), is_fault=not is_alone)
 
 
 def _finding(code: str, sentence: str, section: Section, *, is_fault: bool = True) -> Finding:

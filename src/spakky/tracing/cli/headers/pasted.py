@@ -204,16 +204,14 @@ def _guess(value: str) -> Found | None:
 
 def _guess_list(value: str) -> Pasted:
     state, baggage = read_tracestate(value), read_baggage(value)
-    if not (_faults(state) or _faults(baggage)):
-        return _guess_valid_list(value, state)
-    kind: Kind = "tracestate" if _faults(state) < _faults(baggage) else "baggage"
-    return Pasted(kind, value, f"it came without a name, and is more like {kind} than like the other list")
-
-
-def _guess_valid_list(value: str, state: Reading) -> Pasted:
-    if vendor := next((member.meaning for member in state.members if member.meaning), None):
+    vendor = next((member.meaning for member in state.members if member.meaning), None)
+    if vendor and not _faults(state):
         return Pasted("tracestate", value, f"it came without a name, but with a key of {vendor}")
-    return Pasted("baggage", value, "it came without a name, and would be valid as a tracestate, too")
+    if not (_faults(state) or _faults(baggage)):
+        return Pasted("baggage", value, "it came without a name, and would be valid as a tracestate, too")
+    is_state = _faults(state) < _faults(baggage)
+    kind: Kind = "tracestate" if is_state else "baggage"
+    return Pasted(kind, value, f"it came without a name, and looks more like {kind}")
 
 
 def _faults(reading: Reading) -> int:

@@ -171,7 +171,7 @@ def _findings_in_meaning(name: str, text: str, section: str, whole: Place) -> It
 
 def _findings_after(parts: _Parts) -> Iterator[Finding]:
     version = parts.fields[0].text or ""
-    if not parts.rest or not _DIGITS.fullmatch(version):
+    if not parts.rest or version == "ff" or not _DIGITS.fullmatch(version):
         return
     place = Place(parts.rest_start, parts.rest_start + len(parts.rest))
     if version == "00":
