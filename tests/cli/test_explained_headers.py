@@ -43,6 +43,7 @@ _PIECES: Final = [
 _TRACEPARENTS: Final = [
     f"00-{TRACE_ID}-{PARENT_ID}-01",
     f"cc-{TRACE_ID}-{PARENT_ID}-03-more",
+    f"cc-{TRACE_ID}-{PARENT_ID}-01-{'x' * 456}",  # 512 characters, the most that are read
     f" ff-{TRACE_ID}-{'0' * 16}-ff",
     f"01-{'0' * 32}-{PARENT_ID}-00",
 ]
