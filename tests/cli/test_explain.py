@@ -186,6 +186,12 @@ class TestLists:
         assert header["findings"][0]["section"] == "3.3.2"
         assert header["verdict"] == "partial"
 
+    def test_baggage_that_is_one_huge_member_is_refused_for_its_length_alone(self) -> None:
+        (header,) = as_json(f"baggage: a={'x' * 40_000}")["messages"][0]["headers"]
+
+        assert codes(header["findings"]) == ["baggage-length"]
+        assert header["verdict"] == "refused"
+
 
 class TestTogether:
     def test_a_tracestate_without_a_traceparent_is_not_used(self) -> None:
@@ -277,6 +283,15 @@ class TestStandardInput:
         assert [each["line"] for each in document["messages"]] == [1, 2, 4]
         assert [each["is_valid"] for each in document["messages"]] == [True, False, True]
         assert (document["is_valid"], document["passed_over"]) == (False, 1)
+
+    def test_each_object_of_indented_json_is_a_message(self) -> None:
+        lines = f'{{\n  "traceparent": "{PARENT}",\n  "tracestate": "a=1"\n}}\n'
+
+        document = json.loads(reading((2 * lines).encode(), "--json").output)
+
+        assert [each["line"] for each in document["messages"]] == [2, 6]
+        assert [len(each["headers"]) for each in document["messages"]] == [2, 2]
+        assert (document["is_valid"], document["passed_over"]) == (True, 0)
 
     def test_a_fault_in_one_message_is_a_fault(self) -> None:
         ended = reading(KAFKA)

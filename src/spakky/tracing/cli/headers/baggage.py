@@ -92,7 +92,7 @@ def _findings(value: str, baggage: Baggage) -> Iterator[Finding]:
         text = value[: MAX_LENGTH + 1].rpartition(",")[0]
         sentence = f"it has {len(value)} characters, and this library reads {MAX_LENGTH} at most"
         yield _finding("baggage-length", sentence, "3.3.2", Place(len(text), len(value)))
-    entries, empty = _entries(text)
+    entries, empty = _entries(text) if text or not value else ([], [])
     yield from _notes_on_empty(value, empty)
     for entry in entries:
         yield from entry.findings

@@ -29,8 +29,8 @@ _SECTIONS_OF_LISTS: Final[tuple[tuple[Kind, Section], ...]] = (
     ("baggage", in_baggage("3")),
 )
 
-# The end of curl's request and response, the closing bracket of a dump, an empty line.
-_END_OF_MESSAGE: Final = re.compile(r"\s*+[<>]?\s*+|\s*+[)\]}]++,?\s*+")
+# The end of curl's request and response, brackets that open or close a dump, an empty line.
+_END_OF_MESSAGE: Final = re.compile(r"\s*+(?:[<>]|[(\[{)\]}]++,?)?\s*+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
