@@ -27,6 +27,7 @@ _MOST_FINDINGS: Final = 20
 _LINES_OF_VALUE: Final = 4
 _WIDEST_NAME: Final = 24
 _LONGEST_MEMBER: Final = 200
+_NARROWEST: Final = 40
 
 
 class Drawing:
@@ -34,7 +35,7 @@ class Drawing:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._width = console.width
+        self._width = max(console.width, _NARROWEST)
         self._folds = console.is_terminal
         self._is_first = True
 
@@ -126,15 +127,19 @@ class Drawing:
             self._print_hanging(text, f"{_INDENT}{name:<11}  ")
 
     def _draw_members(self, members: Sequence[Member]) -> None:
-        names = [printable(member.key) for member in members]
-        width = min(max(map(len, names), default=0), _WIDEST_NAME)
-        for name, member in zip(names, members, strict=True):
+        width = min(max((len(member.key) for member in members), default=0), _WIDEST_NAME)
+        for member in members:
             text = Text(self._shortened(member.value))
             for what in _remarks(member):
                 text.append(f"  {self._shortened(what)}", "dim")
-            self._print_hanging(
-                text, f"{_INDENT}{self._shortened(name):<{width}}  ", 2 * len(_INDENT) + width
-            )
+            self._print_hanging(text, self._start_of(member, width), 2 * len(_INDENT) + width)
+
+    def _start_of(self, member: Member, width: int) -> str:
+        """Return what is in front of a member's value; a key that is too wide is printed on its own before."""
+        if self._folds and len(member.key) > width:
+            self._print_hanging(Text(self._shortened(member.key)))
+            return " " * (2 * len(_INDENT) + width)
+        return f"{_INDENT}{printable(member.key):<{width}}  "
 
     def _draw_foreign(self, foreign: Iterable[Foreign]) -> None:
         names: dict[str, list[str]] = {}
