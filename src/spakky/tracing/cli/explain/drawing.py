@@ -135,7 +135,7 @@ class Drawing:
             self._print_hanging(text, self._start_of(member, width), 2 * len(_INDENT) + width)
 
     def _start_of(self, member: Member, width: int) -> str:
-        """Return what is in front of a member's value; a key that is too wide is printed on its own before."""
+        """Return what is in front of a member's value; a key that is too wide is printed before."""
         if self._folds and len(member.key) > width:
             self._print_hanging(Text(self._shortened(member.key)))
             return " " * (2 * len(_INDENT) + width)
