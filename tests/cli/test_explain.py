@@ -340,8 +340,10 @@ HEADERS: Final = [
     f"traceparent: {PARENT}",
     f"traceparent: {UPPER}-{HOSTILE}",
     f"tracestate: {MANY},{HOSTILE}=1",
-    f"baggage: {HOSTILE}=1,user=a b,long={'%20x' * 500};{'p' * 300},"
-    f"{'k' * 250}=v,k=%1b%5b31m%e6%b3%a8%E2%80%AE",
+    (
+        f"baggage: {HOSTILE}=1,user=a b,long={'%20x' * 500};{'p' * 300},"
+        f"{'k' * 250}=v,k=%1b%5b31m%e6%b3%a8%E2%80%AE"
+    ),
     f"b3: {HOSTILE}",
     f"trace-state: {HOSTILE}",
 ]
