@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from spakky.tracing.cli.explain.command import explain
 from spakky.tracing.cli.tail.command import tail
 
 __all__ = ["spakky_tracing"]
@@ -16,3 +17,4 @@ def spakky_tracing() -> None:
 
 
 spakky_tracing.add_command(tail)
+spakky_tracing.add_command(explain)
