@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from spakky.tracing.cli.view.command import view
+
 __all__ = ["spakky_tracing"]
 
 
@@ -11,3 +13,6 @@ __all__ = ["spakky_tracing"]
 @click.version_option(package_name="spakky-tracing")
 def spakky_tracing() -> None:
     """See the trace: what a header means, how a request went, which service loses it."""
+
+
+spakky_tracing.add_command(view)
