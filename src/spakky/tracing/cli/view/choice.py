@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from spakky.tracing.cli.refusal import Refusal
 
@@ -12,19 +12,7 @@ if TYPE_CHECKING:
 
     from spakky.tracing.cli.view.traces import Trace
 
-__all__ = ["Choice", "Chosen"]
-
-
-class Chosen(NamedTuple):
-    """The traces that are shown.
-
-    Attributes:
-        traces: In the order in which they started, or the slowest first.
-        left_out: How many others were to be shown, but are too many.
-    """
-
-    traces: Sequence[Trace]
-    left_out: int
+__all__ = ["Choice"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,8 +31,8 @@ class Choice:
     slowest: int | None = None
     last: int | None = None
 
-    def of(self, traces: Sequence[Trace]) -> Chosen:
-        """Choose from *traces*, which are in the order of time.
+    def of(self, traces: Sequence[Trace]) -> Sequence[Trace]:
+        """Return the chosen ones of *traces*, which are in the order of time; the slowest first if so asked.
 
         Raises:
             Refusal: No id begins with one of the prefixes.
@@ -60,7 +48,7 @@ class Choice:
             shown = sorted(found, key=_duration, reverse=True)[: self.slowest]
         else:
             shown = found if self.last is None else found[-self.last :]
-        return Chosen(shown, len(found) - len(shown))
+        return shown
 
     def _check(self, traces: Sequence[Trace]) -> None:
         for prefix in self.prefixes:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -16,8 +15,7 @@ _LEAST_BAR, _GOOD_BAR, _WIDEST_BAR = 10, 20, 60
 _UNLIMITED_BAR: Final = 40
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Columns:
+class Columns(NamedTuple):
     """The widths of the columns, in their order; 0 leaves one out.
 
     Attributes:
@@ -41,7 +39,7 @@ class Columns:
     @property
     def total(self) -> int:
         """The width of a line."""
-        widths: list[int] = [width for width in asdict(self).values() if width]
+        widths = [width for width in self if width]
         return sum(widths) + GAP * (len(widths) - 1)
 
 
@@ -54,31 +52,31 @@ def fitted(natural: Columns, slim: Columns, width: int | None) -> tuple[Columns,
         width: What there is; `None` for as much as it takes.
     """
     if width is None:
-        return replace(natural, bar=_UNLIMITED_BAR), False
+        return natural._replace(bar=_UNLIMITED_BAR), False
     for candidate, is_slim in _candidates(natural, slim, max(_LEAST_PROCESS, width // 5)):
         bar = width - candidate.total - GAP
         if bar >= _GOOD_BAR:
-            return replace(candidate, bar=min(bar, _WIDEST_BAR)), is_slim
+            return candidate._replace(bar=min(bar, _WIDEST_BAR)), is_slim
     return _squeezed(candidate, bar), True
 
 
 def _candidates(natural: Columns, slim: Columns, process: int) -> Iterator[tuple[Columns, bool]]:
     """Yield from the widest to the narrowest."""
-    natural = replace(natural, process=min(natural.process, process))
-    slim = replace(slim, process=natural.process)
+    natural = natural._replace(process=min(natural.process, process))
+    slim = slim._replace(process=natural.process)
     yield natural, False
-    natural, slim = replace(natural, span_id=0), replace(slim, span_id=0)
+    natural, slim = natural._replace(span_id=0), slim._replace(span_id=0)
     yield natural, False
     yield slim, True
-    yield replace(natural, waited=0), False
-    yield replace(slim, waited=0), True
+    yield natural._replace(waited=0), False
+    yield slim._replace(waited=0), True
 
 
 def _squeezed(columns: Columns, bar: int) -> Columns:
     """Return columns that leave *bar* for the time line: the names take more lines, or there is none."""
     if bar >= _LEAST_BAR:
-        return replace(columns, bar=bar)
+        return columns._replace(bar=bar)
     span = columns.span + bar - _LEAST_BAR
     if span >= _LEAST_SPAN:
-        return replace(columns, span=span, bar=_LEAST_BAR)
-    return replace(columns, span=max(_LEAST_SPAN, columns.span + bar + GAP), bar=0)
+        return columns._replace(span=span, bar=_LEAST_BAR)
+    return columns._replace(span=max(_LEAST_SPAN, columns.span + bar + GAP), bar=0)

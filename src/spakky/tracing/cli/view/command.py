@@ -11,7 +11,7 @@ from rich.text import Text
 
 from spakky.tracing.cli.refusal import Refusal
 from spakky.tracing.cli.terminal import console, printable
-from spakky.tracing.cli.view.choice import Choice, Chosen
+from spakky.tracing.cli.view.choice import Choice
 from spakky.tracing.cli.view.page import page
 from spakky.tracing.cli.view.spans import STANDARD_INPUT, Reading, read
 from spakky.tracing.cli.view.timeline import ASCII, UNICODE
@@ -20,7 +20,7 @@ from spakky.tracing.cli.view.tree import Tree
 from spakky.tracing.cli.view.words import count
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from rich.console import Console
 
@@ -32,7 +32,6 @@ _TRACES: Final = 20
 _TRACES_OF_A_PAGE: Final = 200
 _SPANS: Final = 200
 _PREFIX: Final = re.compile(r"[0-9a-f]{1,32}")
-_REMEDY: Final = "To choose: --last N, --slowest N, --errors, --trace ID, --all."
 _AT_LEAST_ONE: Final = click.IntRange(min=1)
 
 
@@ -90,19 +89,15 @@ def view(  # noqa: PLR0913 - click passes one for each option
     reading = read(files)
     _warn(reading)
     traces = traces_of(reading.spans)
-    usual = None if everything or prefixes else _usual(output, html)
-    choice = Choice(
-        prefixes=prefixes,
-        only_failed=errors,
-        slowest=slowest,
-        last=last if last or slowest else usual,
-    )
-    chosen = choice.of(traces)
+    most = None if everything or prefixes or slowest or last else _usual(output, html)
+    choice = Choice(prefixes=prefixes, only_failed=errors, slowest=slowest, last=last or most)
+    shown = choice.of(traces)
     if html is None:
-        _print(output, chosen, traces, most=None if everything or not output.is_terminal else _SPANS)
+        _print(output, shown, traces, None if everything or not output.is_terminal else _SPANS)
     else:
-        _write(html, chosen.traces, files)
-    _sum_up(output, reading, traces, chosen, html)
+        _write(html, shown, files)
+    for sentence in _sum(reading, traces, shown, most, html):
+        _print_line(output, Text(sentence))
 
 
 def _check(
@@ -138,22 +133,29 @@ def _warn(reading: Reading) -> None:
         click.echo(f"and {count(others, 'more', 'more')}", err=True)
 
 
-def _print(output: Console, chosen: Chosen, traces: Sequence[Trace], most: int | None) -> None:
+def _print(output: Console, shown: Sequence[Trace], traces: Sequence[Trace], most: int | None) -> None:
     tree = Tree(
         {trace.trace_id for trace in traces},
         width=output.width if output.is_terminal else None,
         signs=UNICODE if UNICODE.are_known_to(output.encoding) else ASCII,
         most=most,
     )
-    for trace in chosen.traces:
+    for trace in shown:
         for line in tree.draw(trace):
-            output.print(line, soft_wrap=True)
-        output.print()
+            _print_line(output, line)
+        _print_line(output, Text())
 
 
-def _write(html: str, traces: Sequence[Trace], files: Sequence[str]) -> None:
+def _print_line(output: Console, line: Text) -> None:
+    if output.is_terminal:
+        output.print(line)
+    else:  # one line as it is, in a tenth of the time that rich takes
+        output.file.write(f"{line.plain}\n")
+
+
+def _write(html: str, shown: Sequence[Trace], files: Sequence[str]) -> None:
     names = ["standard input" if file == STANDARD_INPUT else Path(file).name for file in files]
-    text = page(traces, title=f"Traces of {printable(', '.join(names))}")
+    text = page(shown, title=f"Traces of {printable(', '.join(names))}")
     try:  # half a surrogate pair, which JSON may have, has no place in UTF-8
         Path(html).write_text(text, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
@@ -161,10 +163,10 @@ def _write(html: str, traces: Sequence[Trace], files: Sequence[str]) -> None:
         raise Refusal(message) from error
 
 
-def _sum_up(
-    output: Console, reading: Reading, traces: Sequence[Trace], chosen: Chosen, html: str | None
-) -> None:
-    """Say what there is in all, and what of it was not shown."""
+def _sum(
+    reading: Reading, traces: Sequence[Trace], shown: Sequence[Trace], most: int | None, html: str | None
+) -> Iterator[str]:
+    """Yield sentences on what there is in all, and what of it was shown."""
     spans = [span for trace in traces for span in trace.spans]
     said = [
         count(len(traces), "trace"),
@@ -173,12 +175,10 @@ def _sum_up(
         count(sum(span.has_failed for span in spans), "failure"),
         *([count(reading.bad_count, "bad line")] if reading.bad_count else []),
     ]
-    sentences = [f"Read: {', '.join(said)}."]
+    yield f"Read: {', '.join(said)}."
     if html is not None:
-        sentences.append(f"Written: {count(len(chosen.traces), 'trace')} to {printable(html)}.")
-    elif not chosen.traces:
-        sentences.append("No trace has a failure.")
-    if chosen.left_out:
-        sentences.append(f"Not shown: {count(chosen.left_out, 'trace')}. {_REMEDY}")
-    for sentence in sentences:
-        output.print(Text(sentence), soft_wrap=not output.is_terminal)
+        yield f"Written: {count(len(shown), 'trace')}, to {printable(html)}."
+    elif len(shown) < len(traces):
+        yield f"Shown: {len(shown) or 'none'} of the traces."
+    if len(shown) == most and most < len(traces):
+        yield "Others: --last N, --slowest N, --errors, --trace ID, --all."

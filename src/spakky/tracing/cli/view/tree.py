@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Final
 
@@ -167,7 +166,7 @@ def _figures(row: Row) -> list[Text]:
 def _joined(cells: Sequence[Text], columns: Columns) -> Text:
     """Return a line of the table."""
     line = Text()
-    for (name, width), cell in zip(asdict(columns).items(), cells, strict=True):
+    for name, width, cell in zip(columns._fields, columns, cells, strict=True):
         if width:
             space = max(0, width - cell.cell_len)
             before, after = (space, 0) if name in _RIGHT else (0, space)
