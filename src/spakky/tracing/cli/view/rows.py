@@ -136,6 +136,5 @@ def _below(parent: Row, child: Node, branches: Branches, *, is_last: bool) -> Ro
 
 def _name(span: DrawnSpan) -> Text:
     """Return what a span does, without where, and then where."""
-    does = span.name.removesuffix(span.destination).strip() or span.name or span.kind
     where = f"{span.system} {span.destination}".strip()
-    return Text.assemble(printable(does), (f" {printable(where)}" if where else "", "cyan"))
+    return Text.assemble(printable(span.does), (f" {printable(where)}" if where else "", "cyan"))

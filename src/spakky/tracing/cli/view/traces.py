@@ -53,6 +53,11 @@ class DrawnSpan:
         return cls(**{each.name: getattr(span, each.name) for each in fields(span)})
 
     @property
+    def does(self) -> str:
+        """What it does, without where: its name without the destination."""
+        return self.name.removesuffix(self.destination).strip() or self.name or self.kind
+
+    @property
     def start_of_way_unix_nano(self) -> int:
         """When its message was sent, or when it started if that is not known, in nanoseconds since 1970."""
         return self.start_unix_nano - (self.queue_time_nano or 0)

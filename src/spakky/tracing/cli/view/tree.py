@@ -69,11 +69,13 @@ class Tree:
         yield Text(f"Trace {trace.trace_id}", "bold")
         yield from self._wrapped(Text(", ".join(said)), self._width)
         yield Text()
-        yield from self._table(trace, start, end)
+        yield from self.table(trace)
         if self._most is not None and len(spans) > self._most:
             yield Text(f"{self._signs.more} {count(len(spans) - self._most, 'more span')}", "dim")
 
-    def _table(self, trace: Trace, start: int, end: int) -> Iterator[Text]:
+    def table(self, trace: Trace) -> Iterator[Text]:
+        """Yield the lines of the spans of a trace alone."""
+        start, end = trace.start_unix_nano, trace.end_unix_nano
         columns, rows = self._laid_out(trace)
         line = TimeLine(start, end, columns.bar, self._signs)
         yield self._titles(columns, duration(end - start))
