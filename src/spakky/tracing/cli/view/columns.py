@@ -11,7 +11,7 @@ __all__ = ["GAP", "Columns", "fitted"]
 
 GAP: Final = 2
 _LEAST_PROCESS, _LEAST_SPAN = 7, 20
-_LEAST_BAR, _GOOD_BAR, _WIDEST_BAR = 10, 20, 60
+_LEAST_BAR, _GOOD_BAR, _WIDEST_BAR = 10, 16, 60
 _UNLIMITED_BAR: Final = 40
 
 
