@@ -168,15 +168,21 @@ def test_a_pipe_gets_one_line_a_span_with_all_there_is(tmp_path: Path) -> None:
     lines = piped("view", written(tmp_path, *WAY)).output.splitlines()
 
     assert lines[4:8] == [
-        "shop     POST http /orders            0000000000000001  ok               1.0 ms  ▓▓▓▓     "
-        "                                 parent 0000000000000063 is not in the files",
+        (
+            "shop     POST http /orders            0000000000000001  ok               1.0 ms  ▓▓▓▓     "
+            "                                 parent 0000000000000063 is not in the files"
+        ),
         "shop     └ send kafka orders          0000000000000002  ok               1.0 ms      ▓▓▓▓▓",
-        "billing    └ process kafka orders     0000000000000004  ok       2.0 ms  4.0 ms      ░░░░░"
-        "░░░░▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓           attempt 1",
-        "worker       └ run pack celery tasks  0000000000000008  error            2.0 ms           "
-        "                      ▓▓▓▓▓▓▓▓▓  attempt 2, shop.TooSmallError, redelivered, dead-lettered"
-        ", started by a clock; linked to 0000000000000007 of trace bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb"
-        ", not in the files; linked to 0000000000000002 of this trace",
+        (
+            "billing    └ process kafka orders     0000000000000004  ok       2.0 ms  4.0 ms      ░░░░░"
+            "░░░░▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓           attempt 1"
+        ),
+        (
+            "worker       └ run pack celery tasks  0000000000000008  error            2.0 ms           "
+            "                      ▓▓▓▓▓▓▓▓▓  attempt 2, shop.TooSmallError, redelivered, dead-lettered"
+            ", started by a clock; linked to 0000000000000007 of trace bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb"
+            ", not in the files; linked to 0000000000000002 of this trace"
+        ),
     ]
 
 
