@@ -6,7 +6,7 @@ import base64
 import json
 from typing import Any
 
-from google.protobuf.json_format import MessageToDict
+from google.protobuf.json_format import MessageToDict  # type: ignore[import-untyped]
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
@@ -70,13 +70,15 @@ def _operation(name: str, kind: Any, system: str, destination: str, **options: A
 def as_protobuf(*, snake_case: bool = False) -> dict[str, Any]:
     """Return a document as protobuf's own tools write it: base64 ids, names of kinds."""
     encoded = encode_spans(_spans())
-    return MessageToDict(encoded, preserving_proto_field_name=snake_case)
+    document: dict[str, Any] = MessageToDict(encoded, preserving_proto_field_name=snake_case)
+    return document
 
 
 def as_otlp() -> dict[str, Any]:
     """Return a document as OTLP/JSON has it: hexadecimal ids, numbers of kinds."""
     document = MessageToDict(encode_spans(_spans()), use_integers_for_enums=True)
-    return json.loads(json.dumps(document), object_hook=_with_hexadecimal_ids)
+    converted: dict[str, Any] = json.loads(json.dumps(document), object_hook=_with_hexadecimal_ids)
+    return converted
 
 
 def _with_hexadecimal_ids(value: dict[str, Any]) -> dict[str, Any]:

@@ -143,7 +143,7 @@ def test_colour_is_for_terminals_and_can_be_switched_off(tmp_path: Path) -> None
 
 def test_what_others_have_put_into_names_is_written_out(tmp_path: Path) -> None:
     hostile = "\x1b[31mred\x07\n[bold]x[/bold] :smile: \N{RIGHT-TO-LEFT OVERRIDE}\ud800"
-    fields = dict.fromkeys(["name", "system", "destination", "process"], hostile)
+    fields: dict[str, Any] = dict.fromkeys(["name", "system", "destination", "process"], hostile)
     path = written(tmp_path, line_of(1, error=hostile, outcome="error", **fields))
 
     for ended in (piped("view", path), in_terminal("view", path, columns=200, NO_COLOR="1")):

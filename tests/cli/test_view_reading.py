@@ -164,7 +164,12 @@ def test_a_line_that_is_too_long_is_passed_over_without_being_kept(tmp_path: Pat
 
 
 def test_empty_lines_a_byte_order_mark_and_windows_ends_of_lines_are_no_matter(tmp_path: Path) -> None:
-    lines = [b"\xef\xbb\xbf", b"\r\n\r\n", json.dumps(GOOD).encode() + b"\r\n", line_of(2)]
+    lines: list[dict[str, Any] | bytes] = [
+        b"\xef\xbb\xbf",
+        b"\r\n\r\n",
+        json.dumps(GOOD).encode() + b"\r\n",
+        line_of(2),
+    ]
     reading = read([str(written(tmp_path, *lines))])
 
     assert (len(reading.spans), reading.bad_count) == (2, 0)

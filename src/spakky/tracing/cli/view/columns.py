@@ -53,6 +53,7 @@ def fitted(natural: Columns, slim: Columns, width: int | None) -> tuple[Columns,
     """
     if width is None:
         return natural._replace(bar=_UNLIMITED_BAR), False
+    candidate, bar = natural, 0
     for candidate, is_slim in _candidates(natural, slim, max(_LEAST_PROCESS, width // 5)):
         bar = width - candidate.total - GAP
         if bar >= _GOOD_BAR:

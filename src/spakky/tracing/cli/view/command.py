@@ -180,5 +180,5 @@ def _sum(
         yield f"Written: {count(len(shown), 'trace')}, to {printable(html)}."
     elif len(shown) < len(traces):
         yield f"Shown: {len(shown) or 'none'} of the traces."
-    if len(shown) == most and most < len(traces):
+    if most is not None and len(shown) == most < len(traces):
         yield "Others: --last N, --slowest N, --errors, --trace ID, --all."

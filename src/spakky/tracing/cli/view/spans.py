@@ -23,7 +23,7 @@ from spakky.tracing.cli.view.values import NoSpanError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-__all__ = ["Bad", "Reading", "read"]
+__all__ = ["STANDARD_INPUT", "Bad", "Reading", "read"]
 
 STANDARD_INPUT: Final = "-"
 _LONGEST: Final = 1 << 26  # bytes of a line, and of what is written over several lines
