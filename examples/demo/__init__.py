@@ -2,5 +2,5 @@
 
 `shop`, `billing`, `shipping` and `packing` are the services, with `sending` and `observing`: this is what to
 copy from. The rest runs them (`route`, `processes`, `client`, `files`) and shows and checks what they did
-(`screen`, `tree`, `checks`).
+(`screen`, `pictures`, `checks`).
 """

@@ -12,14 +12,15 @@ import httpx
 from brokers import Broker, Brokers
 from brokers.guarded import Guarded
 from spakky.tracing import TraceContext
-from spakky.tracing.recorder import Span, read_spans
+from spakky.tracing.cli.view.traces import DrawnSpan
+from spakky.tracing.recorder import read_spans
 
 from .checks import Evidence, problems
 from .client import Order, send_order
+from .pictures import draw, keep
 from .processes import DemoError, LogLine, Processes
 from .route import Route
 from .screen import GREEN, RED, YELLOW, show, show_heading, show_sentence
-from .tree import draw
 
 # The example of the W3C's recommendation, easy to recognise in the output.
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -51,11 +52,14 @@ def run(brokers: Brokers, guarded: Guarded) -> int:
     route = find_route(brokers)
     processes, shop = start(route, guarded)
     orders = send_orders(shop, processes)
-    evidence = follow(route, orders, processes, guarded.folder / "spans.jsonl")
+    spans = guarded.folder / "spans.jsonl"
+    evidence = follow(route, orders, processes, spans)
     for order in orders:
         show_trace(order, evidence.spans_of(order))
     show_strays(evidence.strays())
-    return judge(evidence)
+    status = judge(evidence)
+    show_files(spans)
+    return status
 
 
 def find_route(brokers: Brokers) -> Route:
@@ -107,10 +111,15 @@ def follow(route: Route, orders: Sequence[Order], processes: Processes, spans: P
         time.sleep(PAUSE_SECONDS)
         processes.check()
         show_log(processes.read())
-        arrived = not problems(Evidence(route.services, orders, list(read_spans(spans)), processes.lines))
+        arrived = not problems(Evidence(route.services, orders, recorded(spans), processes.lines))
     time.sleep(SETTLING_SECONDS)
     show_log(processes.read())
-    return Evidence(route.services, orders, list(read_spans(spans)), processes.lines)
+    return Evidence(route.services, orders, recorded(spans), processes.lines)
+
+
+def recorded(spans: Path) -> list[DrawnSpan]:
+    """Return what the processes have recorded so far."""
+    return [DrawnSpan.of(span) for span in read_spans(spans)]
 
 
 def show_log(lines: Sequence[LogLine]) -> None:
@@ -120,7 +129,7 @@ def show_log(lines: Sequence[LogLine]) -> None:
             show(f"  {line.process:<8}  {line.trace_id[:8]}..  {line.message}")
 
 
-def show_trace(order: Order, spans: Sequence[Span]) -> None:
+def show_trace(order: Order, spans: Sequence[DrawnSpan]) -> None:
     """Print the trace of an order."""
     sent = TraceContext.from_traceparent(order.traceparent) if order.traceparent else None
     origin = f"continues the client's span {sent.span_id}" if sent else "started by shop"
@@ -128,17 +137,29 @@ def show_trace(order: Order, spans: Sequence[Span]) -> None:
     show_tree(spans)
 
 
-def show_strays(spans: Sequence[Span]) -> None:
+def show_strays(spans: Sequence[DrawnSpan]) -> None:
     """Print the spans that belong to no order, if there are any."""
     if spans:
         show_heading("In no order's trace")
         show_tree(spans)
 
 
-def show_tree(spans: Sequence[Span]) -> None:
+def show_tree(spans: Sequence[DrawnSpan]) -> None:
     """Print spans as a tree."""
     for line in draw(spans):
         show(line)
+
+
+def show_files(spans: Path) -> None:
+    """Leave the spans and a page of them in the current folder, and say how to look at them."""
+    try:
+        kept, page = keep(spans)
+    except OSError as error:
+        show_sentence(
+            f"The traces are not kept, {error.filename} cannot be written: {error.strerror}.", YELLOW
+        )
+        return
+    show(f"Look further: open {page} in a browser, or run .venv/bin/spakky-tracing view {kept}")
 
 
 def judge(evidence: Evidence) -> int:

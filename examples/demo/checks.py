@@ -4,12 +4,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from spakky.tracing import TraceContext
-from spakky.tracing.recorder import Span
+from spakky.tracing.cli.view.traces import DrawnSpan, Node, traces_of
 
 from .client import Order
 from .processes import LogLine
 from .route import Service
-from .tree import boundary, children, roots
 
 
 @dataclass(frozen=True)
@@ -35,9 +34,9 @@ class Step:
     below: tuple["Step", ...] = field(default=(), compare=False)
 
     @classmethod
-    def of(cls, span: Span) -> "Step":
+    def of(cls, span: DrawnSpan) -> "Step":
         """Return the step that a recorded span is."""
-        return cls(span.process, boundary(span), span.system, span.destination, span.attempt, span.outcome)
+        return cls(span.process, span.does, span.system, span.destination, span.attempt, span.outcome)
 
     def __str__(self) -> str:
         attempt = f"attempt {self.attempt}, " if self.attempt else ""
@@ -87,14 +86,14 @@ class Evidence:
 
     services: Sequence[Service]
     orders: Sequence[Order]
-    spans: Sequence[Span]
+    spans: Sequence[DrawnSpan]
     lines: Sequence[LogLine]
 
-    def spans_of(self, order: Order) -> list[Span]:
+    def spans_of(self, order: Order) -> list[DrawnSpan]:
         """Return the spans of an order's trace."""
         return [span for span in self.spans if span.trace_id == order.trace_id]
 
-    def strays(self) -> list[Span]:
+    def strays(self) -> list[DrawnSpan]:
         """Return the spans that are in no order's trace."""
         traces = {order.trace_id for order in self.orders}
         return [span for span in self.spans if span.trace_id not in traces]
@@ -130,28 +129,29 @@ def _of_trace(order: Order, evidence: Evidence) -> Iterator[str]:
     sent = TraceContext.from_traceparent(order.traceparent) if order.traceparent else None
     if sent and sent.trace_id != order.trace_id:
         yield f"Order {order.number} was sent in trace {sent.trace_id}, but taken in {order.trace_id}."
-    tops = roots(spans)
-    for top in [top for top in tops if Step.of(top) != step]:
-        yield f"Order {order.number}: {Step.of(top)} has lost its parent."
-    for top in [top for top in tops if Step.of(top) == step]:
-        if top.parent_span_id != (sent.span_id if sent else None):
-            yield f"Order {order.number}: {step} has the parent {top.parent_span_id}, not the client's span."
-        yield from _below(top, step, spans, order)
-    if not any(Step.of(top) == step for top in tops):
+    tops = [root for trace in traces_of(spans) for root in trace.roots]
+    for top in [top for top in tops if Step.of(top.span) != step]:
+        yield f"Order {order.number}: {Step.of(top.span)} has lost its parent."
+    for top in [top for top in tops if Step.of(top.span) == step]:
+        parent = top.span.parent_span_id
+        if parent != (sent.span_id if sent else None):
+            yield f"Order {order.number}: {step} has the parent {parent}, not the client's span."
+        yield from _below(top, step, order)
+    if not any(Step.of(top.span) == step for top in tops):
         yield f"Order {order.number}: {step} is missing."
 
 
-def _below(span: Span, step: Step, spans: Sequence[Span], order: Order) -> Iterator[str]:
-    found = children(span, spans)
+def _below(node: Node, step: Step, order: Order) -> Iterator[str]:
+    found = list(node.children)
     for wanted in step.below:
-        match = next((child for child in found if Step.of(child) == wanted), None)
+        match = next((child for child in found if Step.of(child.span) == wanted), None)
         if match is None:
             yield f"Order {order.number}: {wanted} is missing below {step}."
         else:
             found.remove(match)
-            yield from _below(match, wanted, spans, order)
+            yield from _below(match, wanted, order)
     for child in found:
-        yield f"Order {order.number}: {Step.of(child)} should not be below {step}."
+        yield f"Order {order.number}: {Step.of(child.span)} should not be below {step}."
 
 
 def _of_log(order: Order, evidence: Evidence) -> Iterator[str]:

@@ -15,6 +15,8 @@ from typing import IO, TYPE_CHECKING
 
 import pytest
 
+from cli.running import piped
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -24,34 +26,34 @@ SECONDS = 90
 GOING_SECONDS = 5
 
 ALL_HOPS = [
-    ("shop", "POST", "http /orders", "ok"),
-    ("shop", "└ send", "kafka orders", "ok"),
-    ("billing", "  └ process", "kafka orders", "ok"),
-    ("billing", "    └ send", "rabbitmq paid", "ok"),
-    ("shipping", "      └ process", "rabbitmq paid", "1 ok"),
-    ("shipping", "        └ send pack", "celery tasks", "ok"),
-    ("worker", "          ├ run pack", "celery tasks", "1 retry"),
-    ("worker", "          └ run pack", "celery tasks", "2 ok"),
-    ("worker", "            └ send notify", "celery tasks", "ok"),
-    ("worker", "              └ run notify", "celery tasks", "1 ok"),
+    ("shop", "POST http /orders", "ok"),
+    ("shop", "└ send kafka orders", "ok"),
+    ("billing", " └ process kafka orders", "ok"),
+    ("billing", "  └ send rabbitmq paid", "ok"),
+    ("shipping", "   └ process rabbitmq paid", "ok"),
+    ("shipping", "    └ send pack celery tasks", "ok"),
+    ("worker", "     ├ run pack celery tasks", "retry"),
+    ("worker", "     └ run pack celery tasks", "ok"),
+    ("worker", "      └ send notify celery tasks", "ok"),
+    ("worker", "       └ run notify celery tasks", "ok"),
 ]
 WITHOUT_RABBITMQ = [
-    ("shop", "POST", "http /orders", "ok"),
-    ("shop", "└ send", "kafka orders", "ok"),
-    ("billing", "  └ process", "kafka orders", "ok"),
-    ("billing", "    └ send pack", "celery tasks", "ok"),
-    ("worker", "      ├ run pack", "celery tasks", "1 retry"),
-    ("worker", "      └ run pack", "celery tasks", "2 ok"),
-    ("worker", "        └ send notify", "celery tasks", "ok"),
-    ("worker", "          └ run notify", "celery tasks", "1 ok"),
+    ("shop", "POST http /orders", "ok"),
+    ("shop", "└ send kafka orders", "ok"),
+    ("billing", " └ process kafka orders", "ok"),
+    ("billing", "  └ send pack celery tasks", "ok"),
+    ("worker", "   ├ run pack celery tasks", "retry"),
+    ("worker", "   └ run pack celery tasks", "ok"),
+    ("worker", "    └ send notify celery tasks", "ok"),
+    ("worker", "     └ run notify celery tasks", "ok"),
 ]
 WITHOUT_BROKERS = [
-    ("shop", "POST", "http /orders", "ok"),
-    ("shop", "└ send pack", "celery tasks", "ok"),
-    ("worker", "  ├ run pack", "celery tasks", "1 retry"),
-    ("worker", "  └ run pack", "celery tasks", "2 ok"),
-    ("worker", "    └ send notify", "celery tasks", "ok"),
-    ("worker", "      └ run notify", "celery tasks", "1 ok"),
+    ("shop", "POST http /orders", "ok"),
+    ("shop", "└ send pack celery tasks", "ok"),
+    ("worker", " ├ run pack celery tasks", "retry"),
+    ("worker", " └ run pack celery tasks", "ok"),
+    ("worker", "  └ send notify celery tasks", "ok"),
+    ("worker", "   └ run notify celery tasks", "ok"),
 ]
 
 
@@ -64,15 +66,23 @@ def with_brokers(kafka_address: str, amqp_url: str, tmp_path: Path) -> dict[str,
 def environment(folder: Path, source: str) -> dict[str, str]:
     """Return an environment in which all that the demo writes goes to *folder*."""
     inherited = {name: value for name, value in os.environ.items() if name != "SPAKKY_TRACING_RECORD"}
-    path = os.pathsep.join([str(PROJECT / "src"), str(PROJECT / "tools")])
+    path = os.pathsep.join(map(str, [PROJECT, PROJECT / "src", PROJECT / "tools"]))
     return inherited | {"PYTHONPATH": path, "TMPDIR": str(folder), "BROKERS_SOURCE": source}
+
+
+def kept_of(environment: dict[str, str]) -> Path:
+    """Return the folder in which a demo leaves its files."""
+    folder = Path(environment["TMPDIR"])
+    folder = folder.with_name(f"{folder.name}-kept")
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 @contextmanager
 def demo(environment: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
     with subprocess.Popen(
         [sys.executable, "-m", "examples.demo"],
-        cwd=PROJECT,
+        cwd=kept_of(environment),
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -116,18 +126,27 @@ def assert_nothing_is_left(folder: Path) -> None:
 
 
 def trees(output: str) -> list[list[tuple[str, ...]]]:
-    """Return the rows of each tree in *output*, without ids and durations."""
+    """Return the rows of each tree in *output*, without the lines between them and without durations.
+
+    However much a level is indented, it is indented by one here.
+    """
     found = re.findall(r"^(process .*)\n((?:.+\n)+)", output, flags=re.MULTILINE)
-    return [[row(header, line) for line in lines.splitlines()] for header, lines in found]
+    return [
+        [row(header, line, unit_of(header, lines)) for line in lines.splitlines() if not line.startswith(" ")]
+        for header, lines in found
+    ]
 
 
-def row(header: str, line: str) -> tuple[str, ...]:
-    starts = [header.index(name) for name in ("process", "boundary", "destination", "span id")]
-    process, boundary, destination, rest = (
-        line[start:end].rstrip() for start, end in pairwise([*starts, len(line)])
-    )
-    _span_id, *attempt_and_outcome, _duration = rest.split()
-    return process, boundary, re.sub(r"-[0-9a-f]{6}$", "", destination), " ".join(attempt_and_outcome)
+def unit_of(header: str, lines: str) -> int:
+    spans = [line[header.index("span") :] for line in lines.splitlines() if not line.startswith(" ")]
+    return min(filter(None, (len(span) - len(span.lstrip()) for span in spans)))
+
+
+def row(header: str, line: str, unit: int) -> tuple[str, ...]:
+    starts = [0, header.index("span"), header.index("outcome"), len(line)]
+    process, span, rest = (line[start:end].rstrip() for start, end in pairwise(starts))
+    indent = " " * ((len(span) - len(span.lstrip())) // unit)
+    return process, indent + re.sub(r"-[0-9a-f]{6}$", "", span.lstrip()), rest.split()[0]
 
 
 def finished(environment: dict[str, str]) -> str:
@@ -150,8 +169,25 @@ def test_two_orders_cross_all_hops_each_in_its_own_trace(
     output = finished(with_brokers)
     assert_two_traces(output)
     assert trees(output) == [ALL_HOPS, ALL_HOPS]
-    assert output.splitlines()[-1].startswith("Seen: 2 orders in 2 traces, 20 spans and 12 log lines")
+    assert "attempt 1, examples.demo.packing.BoxTooSmallError" in output
+    assert output.splitlines()[-2].startswith("Seen: 2 orders in 2 traces, 20 spans and 12 log lines")
     assert_nothing_is_left(tmp_path)
+
+
+def test_the_traces_are_kept_for_a_browser_and_for_view(with_brokers: dict[str, str]) -> None:
+    said = finished(with_brokers).splitlines()[-1]
+    assert (
+        said == "Look further: open demo.html in a browser, or run .venv/bin/spakky-tracing view demo.jsonl"
+    )
+    assert SENT in (kept_of(with_brokers) / "demo.html").read_text(encoding="utf-8")
+    viewed = piped("view", kept_of(with_brokers) / "demo.jsonl")
+    assert viewed.output.splitlines()[-1] == "Read: 2 traces, 20 spans, 4 processes, no failures."
+
+
+def test_a_folder_that_cannot_be_written_is_no_failure(with_brokers: dict[str, str]) -> None:
+    (kept_of(with_brokers) / "demo.jsonl").mkdir()
+    said = finished(with_brokers).splitlines()[-1]
+    assert said == "  The traces are not kept, demo.jsonl cannot be written: Is a directory."
 
 
 def test_the_output_has_no_colour_and_fits_100_columns_when_piped(with_brokers: dict[str, str]) -> None:

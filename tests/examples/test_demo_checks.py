@@ -13,8 +13,8 @@ from examples.demo.checks import Evidence, Step, expected, problems
 from examples.demo.client import Order
 from examples.demo.processes import LogLine
 from examples.demo.route import Route
+from spakky.tracing.cli.view.traces import DrawnSpan
 from spakky.tracing.context import TraceContext
-from spakky.tracing.recorder import Span
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,10 +25,10 @@ ORDERS = [Order(1, SENT.to_traceparent(), SENT.trace_id), Order(2, None, TraceCo
 numbers = count(1)
 
 
-def spans_of(order: Order, step: Step, parent: str | None) -> Iterator[Span]:
+def spans_of(order: Order, step: Step, parent: str | None) -> Iterator[DrawnSpan]:
     span_id = TraceContext.generate_span_id()
     number = next(numbers)
-    yield Span(
+    yield DrawnSpan(
         name=f"{step.boundary} {step.destination}",
         kind="consumer",
         system=step.system,

@@ -6,6 +6,7 @@ import click
 
 from spakky.tracing.cli.explain.command import explain
 from spakky.tracing.cli.tail.command import tail
+from spakky.tracing.cli.view.command import view
 
 __all__ = ["spakky_tracing"]
 
@@ -18,3 +19,4 @@ def spakky_tracing() -> None:
 
 spakky_tracing.add_command(tail)
 spakky_tracing.add_command(explain)
+spakky_tracing.add_command(view)

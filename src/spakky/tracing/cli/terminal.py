@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import sys
 import unicodedata
+from io import TextIOWrapper
 from typing import Final
 
 from rich.console import Console
@@ -17,7 +19,12 @@ _HIDDEN: Final = {"Cc", "Cf", "Co", "Cn", "Cs", "Zl", "Zp"}
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Return where a command prints; text is shown as it is, without markup and emoji codes."""
+    r"""Return where a command prints; text is shown as it is, without markup and emoji codes.
+
+    What the encoding of standard output does not have is written as `\xe9`, as on standard error.
+    """
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from spakky.tracing.recorder import SpanLink
+    from spakky.tracing.recorder import Span, SpanLink
 
 __all__ = ["DrawnSpan", "Node", "Trace", "traces_of"]
 
@@ -47,23 +47,41 @@ class DrawnSpan:
     queue_time_nano: int | None = None
     is_scheduled: bool = False
 
+    @classmethod
+    def of(cls, span: Span) -> DrawnSpan:
+        """Return a span of a recorder as it is drawn."""
+        return cls(**{each.name: getattr(span, each.name) for each in fields(span)})
+
+    @property
+    def does(self) -> str:
+        """What it does, without where: its name without the destination."""
+        return self.name.removesuffix(self.destination).strip() or self.name or self.kind
+
+    @property
+    def start_of_way_unix_nano(self) -> int:
+        """When its message was sent, or when it started if that is not known, in nanoseconds since 1970."""
+        return self.start_unix_nano - (self.queue_time_nano or 0)
+
     @property
     def has_failed(self) -> bool:
         """Whether it ended as an error or was rejected."""
         return self.outcome in {"error", "rejected"}
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Node:
     """A span with those below it, in the order in which they started.
 
     Attributes:
-        is_orphan: Whether it names a parent that is not among the spans.
+        is_orphan: Whether it stands at the top although it names a parent.
+        is_circular: Whether that is so because it is itself above that parent; otherwise the parent is not
+            among the spans.
     """
 
     span: DrawnSpan
-    children: list[Node] = field(default_factory=list)
+    children: list[Node] = field(default_factory=list, repr=False)
     is_orphan: bool = False
+    is_circular: bool = False
 
     def walk(self, depth: int = 0) -> Iterator[tuple[int, Node]]:
         """Yield this node and all below it with their depths, each parent before its children."""
@@ -74,7 +92,7 @@ class Node:
             waiting += [(level + 1, child) for child in reversed(node.children)]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Trace:
     """The spans of one trace.
 
@@ -92,14 +110,24 @@ class Trace:
             yield from root.walk()
 
     @property
+    def spans(self) -> Iterator[DrawnSpan]:
+        """All spans, each before those below it."""
+        return (node.span for _, node in self.walk())
+
+    @property
     def start_unix_nano(self) -> int:
         """When its first message was sent or its first span started, in nanoseconds since 1970 (UTC)."""
-        return min(node.span.start_unix_nano - (node.span.queue_time_nano or 0) for _, node in self.walk())
+        return min(span.start_of_way_unix_nano for span in self.spans)
 
     @property
     def end_unix_nano(self) -> int:
         """When its last span ended, likewise."""
-        return max(node.span.end_unix_nano for _, node in self.walk())
+        return max(span.end_unix_nano for span in self.spans)
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether any of its spans has."""
+        return any(span.has_failed for span in self.spans)
 
 
 def traces_of(spans: Iterable[DrawnSpan]) -> list[Trace]:
@@ -132,13 +160,23 @@ def _parent(node: Node, nodes: dict[str, Node]) -> Node | None:
 
 
 def _with_broken_circles(roots: list[Node], nodes: dict[str, Node]) -> list[Node]:
-    """Return *roots* and, of spans that no root leads to, the first ones, taken from below their parents."""
+    """Return *roots* and, of each circle, the first span, taken from below its parent."""
     reached = {id(node) for root in roots for _, node in root.walk()}
     for node in nodes.values():
         if id(node) not in reached:
-            parent = nodes[node.span.parent_span_id or ""]
-            parent.children.remove(node)
-            node.is_orphan = True
-            roots.append(node)
-            reached.update(id(below) for _, below in node.walk())
+            first = _first_of_circle(node, nodes)
+            nodes[first.span.parent_span_id or ""].children.remove(first)
+            first.is_orphan = first.is_circular = True
+            roots.append(first)
+            reached.update(id(below) for _, below in first.walk())
     return sorted(roots, key=lambda root: root.span.start_unix_nano)
+
+
+def _first_of_circle(node: Node, nodes: dict[str, Node]) -> Node:
+    """Return the span that started first of the circle that *node* is in or hangs below."""
+    way: dict[int, Node] = {}
+    while id(node) not in way:  # up, until it comes back to where it was
+        way[id(node)] = node
+        node = nodes[node.span.parent_span_id or ""]
+    circle = list(way.values())[list(way).index(id(node)) :]
+    return min(circle, key=lambda each: each.span.start_unix_nano)
