@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from hashlib import sha256
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 
@@ -32,16 +33,18 @@ class Recording:
 
     @property
     def trace_id(self) -> str:
-        return f"{self.trace:032x}"
+        return sha256(f"trace {self.trace}".encode()).hexdigest()[:32]
 
-    def add(self, name: str, at: float, took: float, parent: DrawnSpan | None = None, **more: Any) -> DrawnSpan:
+    def add(
+        self, name: str, at: float, took: float, parent: DrawnSpan | None = None, **more: Any
+    ) -> DrawnSpan:
         """Add a span that starts *at* milliseconds after noon and *took* as many."""
         start = NOON + round(at * MS)
         fields = {"kind": "internal", "system": "kafka", "destination": "orders", "process": "shop", **more}
         span = DrawnSpan(
             name=name,
             trace_id=self.trace_id,
-            span_id=f"{self.trace:08x}{next(self.numbers):08x}",
+            span_id=sha256(f"span {self.trace} {next(self.numbers)}".encode()).hexdigest()[:16],
             parent_span_id=None if parent is None else parent.span_id,
             start_unix_nano=start,
             end_unix_nano=start + round(took * MS),
@@ -61,18 +64,31 @@ def order(trace: int = 1, at: float = 0) -> list[DrawnSpan]:
         "process orders", at + 260, 40, sent, kind="consumer", process="billing", queue_time_nano=250 * MS
     )
     paid = made.add(
-        "send paid", at + 280, 5, billed, kind="producer", system="rabbitmq", destination="paid", process="billing"
+        "send paid",
+        at + 280,
+        5,
+        billed,
+        kind="producer",
+        system="rabbitmq",
+        destination="paid",
+        process="billing",
     )
     packed = made.add(
         "process paid", at + 405, 60, paid,
         kind="consumer", system="rabbitmq", destination="paid", process="shipping",
     )  # fmt: skip
-    task = {"system": "celery", "destination": "tasks"}
+    task: dict[str, Any] = {"system": "celery", "destination": "tasks"}
     asked = made.add("send pack", at + 420, 6, packed, kind="producer", process="shipping", **task)
-    run = {"kind": "consumer", "process": "worker", **task}
-    made.add("run pack", at + 500, 80, asked, attempt=1, outcome="retry", error="celery.exceptions.Retry", **run)
-    made.add("run pack", at + 780, 80, asked, attempt=2, outcome="retry", error="celery.exceptions.Retry", **run)
-    made.add("run pack", at + 1260, 90, asked, attempt=3, outcome="error", error="shop.errors.BoxTooSmall", **run)
+    run: dict[str, Any] = {"kind": "consumer", "process": "worker", **task}
+    made.add(
+        "run pack", at + 500, 80, asked, attempt=1, outcome="retry", error="celery.exceptions.Retry", **run
+    )
+    made.add(
+        "run pack", at + 780, 80, asked, attempt=2, outcome="retry", error="celery.exceptions.Retry", **run
+    )
+    made.add(
+        "run pack", at + 1260, 90, asked, attempt=3, outcome="error", error="shop.errors.BoxTooSmall", **run
+    )
     return made.spans
 
 
@@ -127,7 +143,9 @@ def many(traces: int, first: int = 100) -> list[DrawnSpan]:
 def long(trace: int) -> list[DrawnSpan]:
     """Return a trace of ten minutes with a span of 5 ms in it."""
     made = Recording(trace)
-    night = made.add("run nightly", 0, 600_000, kind="consumer", system="celery", destination="nightly", is_scheduled=True)
+    night = made.add(
+        "run nightly", 0, 600_000, kind="consumer", system="celery", destination="nightly", is_scheduled=True
+    )
     made.add("send report", 300_000, 5, night, kind="producer", destination="reports")
     return made.spans
 
@@ -135,8 +153,12 @@ def long(trace: int) -> list[DrawnSpan]:
 def hostile(trace: int) -> list[DrawnSpan]:
     """Return spans whose texts want to be markup, scripts, or escape sequences, or are very long."""
     made = Recording(trace)
-    markup = "</script><img src=x onerror=\"window.wasRun = 1\"><script>window.wasRun = 1</script>"
-    root = made.add(markup, 0, 10, system="<b>kafka</b>", destination="&lt;i&gt;", process="<svg onload=alert(1)>")
-    made.add("\x1b[31mred\x1b[0m \u202etxt.exe\u2028 <!--", 2, 3, root, error="a\u2029b\udce4", outcome="error")
+    markup = '</script><img src=x onerror="window.wasRun = 1"><script>window.wasRun = 1</script>'
+    root = made.add(
+        markup, 0, 10, system="<b>kafka</b>", destination="&lt;i&gt;", process="<svg onload=alert(1)>"
+    )
+    made.add(
+        "\x1b[31mred\x1b[0m \u202etxt.exe\u2028 <!--", 2, 3, root, error="a\u2029b\udce4", outcome="error"
+    )
     made.add("n" * 10_000, 5, 2, root, destination="d" * 10_000, process="p" * 10_000)
     return made.spans

@@ -86,6 +86,7 @@ const isFiltered = () => state.onlyErrors || state.query !== "";
 /* Saying */
 
 function duration(nanoseconds) {
+  if (nanoseconds === 0) return "0";
   if (nanoseconds >= HOUR) return `${Math.floor(nanoseconds / HOUR)} h ${Math.round(nanoseconds % HOUR / MINUTE)} min`;
   if (nanoseconds >= MINUTE) return `${Math.floor(nanoseconds / MINUTE)} min ${Math.round(nanoseconds % MINUTE / SECOND)} s`;
   const [unit, name] = unitOf(nanoseconds);
@@ -152,10 +153,12 @@ function make(tag, has = {}, ...children) {
 }
 
 const cell = (part, text, ...children) => make("span", { class: part, role: "gridcell", text }, ...children);
+const timeCell = (part, time) => time === undefined ? cell(part, "")
+  : cell(part, "", make("span", { class: "unseen", text: `${part} ` }), duration(time));
 const badge = (text, look = "") => make("span", { class: `badge ${look}`, text: short(text) });
 
 function bar(look, start, took, ...children) {
-  const element = make("span", { class: `bar ${look}` }, ...children);
+  const element = make("span", { class: `bar ${look}`, "aria-hidden": "true" }, ...children);
   element.style.setProperty("--s", start);
   element.style.setProperty("--e", start + took);
   return element;
@@ -213,10 +216,10 @@ function traceItem(trace, longest) {
     make("span", { class: "title", text: titleOf(trace) }),
     make("span", { class: "end", text: duration(trace.took) }),
     make("span", { class: "quiet", text: moment(trace, 0) }),
-    make("span", { class: "end" }, count(trace.spans.length, "span"),
-      trace.failures ? make("span", { class: "bad", text: ` · ${count(trace.failures, "error")}` }) : ""),
+    make("span", { class: "end", text: count(trace.spans.length, "span") }),
     make("span", { class: "share", "aria-hidden": "true" }, share),
-    make("span", { class: "names", text: short([...trace.processes.keys()].join(", ")) }));
+    make("span", { class: "names", text: short([...trace.processes.keys()].join(", ")) }),
+    trace.failures ? make("span", { class: "end bad", text: count(trace.failures, "error") }) : "");
 }
 
 function markTrace() {
@@ -239,6 +242,7 @@ function openTrace(trace) {
   $("rows").replaceChildren(...state.rows.values());
   $("waterfall").setAttribute("aria-rowcount", trace.spans.length + 1);
   $("waterfall").style.setProperty("--process", `${Math.min(18, Math.max(8, ...lengths(trace)) + 3)}ch`);
+  $("waterfall").style.setProperty("--outcome", isEventful(trace) ? "9.5rem" : "4rem");
   markTrace();
   fold();
   select(trace.spans.find(matches) ?? trace.spans[0]);
@@ -246,12 +250,16 @@ function openTrace(trace) {
   drawMap();
 }
 
+/** Tells whether a trace needs a wide column for outcomes. */
+const isEventful = (trace) => trace.spans.some((span) => span.outcome !== "ok" || tries(span));
 const lengths = (trace) => [...trace.processes.keys()].map((name) => name.length);
 
 function drawAbout(trace) {
   $("trace-name").textContent = titleOf(trace);
+  const systems = [...new Set(trace.spans.map((span) => span.system))].filter(Boolean);
   $("facts").replaceChildren(
-    ...[moment(trace, 0), duration(trace.took), count(trace.spans.length, "span")].map((text) => make("span", { text })),
+    ...[moment(trace, 0), duration(trace.took), count(trace.spans.length, "span"), short(`through ${systems.join(", ")}`)]
+      .map((text) => make("span", { text })),
     trace.failures ? make("span", { class: "bad", text: count(trace.failures, "error") }) : make("span", { text: "no errors" }),
     make("span", {}, "trace ", copyable(trace.id)));
   $("legend").replaceChildren(...[...trace.processes].map(([name, number]) =>
@@ -263,8 +271,8 @@ function spanRow(span) {
     class: span.below.length ? "row" : "row leaf", role: "row", tabindex: -1,
     "aria-level": span.depth + 1, "aria-setsize": span.siblings.length, "aria-posinset": span.place,
     onclick: (event) => clickRow(span, event),
-  }, nameCell(span), cell(`process swatch ${paint(span)}`, short(span.process)), brokerCell(span),
-  cell("waited", span.queue ? duration(span.queue.took) : ""), cell("took", duration(span.took)), lineCell(span));
+  }, nameCell(span), cell(`process swatch ${paint(span)}`, short(span.process)), brokerCell(span), outcomeCell(span),
+  timeCell("waited", span.queue?.took), timeCell("took", span.took), lineCell(span));
   row.style.setProperty("--depth", span.depth);
   if (span.below.length) row.setAttribute("aria-expanded", "true");
   return row;
@@ -275,17 +283,22 @@ function nameCell(span) {
   return make("span", { class: "name", role: "rowheader" },
     make("span", { class: "twist", "aria-hidden": "true" }),
     make("span", { class: "what", text: short(span.name) }),
-    outcomeBadge(span),
-    tries(span) && badge(tries(span), "again"),
     span.orphan ? badge("parent not here") : "",
     to ? badge(`→ ${count(to, "link")}`) : "",
     from ? badge(`← linked from ${from}`) : "");
 }
 
+function outcomeCell(span) {
+  const tried = tries(span);
+  return make("span", { class: "outcome", role: "gridcell" }, outcomeBadge(span),
+    tried && make("span", { class: "unseen", text: tried }),
+    tried && make("span", { "aria-hidden": "true", title: tried, text: tried.replace("attempt ", "").replace(" of ", "/") }));
+}
+
 function outcomeBadge(span) {
-  const said = span.error ? `${span.outcome}: ${className(span.error)}` : span.outcome;
-  if (span.failed) return badge(`✕ ${said}`, "bad");
-  return span.outcome === "ok" ? "" : badge(span.outcome === "retry" ? `↻ ${said}` : said, "again");
+  if (span.failed) return badge(`✕ ${span.error ? className(span.error) : span.outcome}`, "bad");
+  if (span.outcome === "ok") return "";
+  return badge(span.outcome === "retry" ? "↻ retry" : span.outcome, "again");
 }
 
 function brokerCell(span) {

@@ -7,6 +7,7 @@ import hashlib
 import json
 from html import escape
 from importlib.resources import files
+from itertools import pairwise
 from string import Template
 from typing import TYPE_CHECKING, Final
 
@@ -27,14 +28,14 @@ _Messages = dict[int, int]
 
 
 def page(traces: Sequence[Trace], *, title: str) -> str:
-    """Return a page that shows *traces*.
+    r"""Return a page that shows *traces*.
 
     Args:
         traces: In the order in which they are listed at first; none makes a page that says so.
         title: What is shown, such as the names of the files.
 
     Returns:
-        HTML. Whatever is in the spans is in it as data only, with what is invisible written as `\\x1b`.
+        HTML. Whatever is in the spans is in it as data only, with what is invisible written as `\x1b`.
     """
     style, script = _part("page.css"), _part("page.js")
     return Template(_part("page.html")).substitute(
@@ -48,7 +49,7 @@ def page(traces: Sequence[Trace], *, title: str) -> str:
 
 
 def _part(name: str) -> str:
-    return files(__package__).joinpath(name).read_text(encoding="utf-8")
+    return files("spakky.tracing.cli.view").joinpath(name).read_text(encoding="utf-8")
 
 
 def _digest(source: str) -> str:
@@ -63,7 +64,7 @@ def _json(data: object) -> str:
 def _drawn(traces: Sequence[Trace]) -> list[dict[str, object]]:
     attempts = _attempts(traces)
     messages = {id(span): number for number, tries in enumerate(attempts) for span in tries}
-    before = {id(late): early for tries in attempts for early, late in zip(tries, tries[1:], strict=False)}
+    before = {id(late): early for tries in attempts for early, late in pairwise(tries)}
     return [_trace(trace, messages, before) for trace in traces]
 
 
