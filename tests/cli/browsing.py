@@ -101,8 +101,9 @@ class Opened:
         return found
 
     def texts(self, selector: str) -> list[str]:
-        source = f"return ({_SHOWN})(arguments[0]).map((element) => (element.innerText || element.textContent).trim())"
-        found: list[str] = self.script(source, selector)
+        # What is far out of sight is not laid out, and then has no `innerText`.
+        text = "(element) => (element.innerText || element.textContent).trim()"
+        found: list[str] = self.script(f"return ({_SHOWN})(arguments[0]).map({text})", selector)
         return found
 
     def text(self, selector: str) -> str:

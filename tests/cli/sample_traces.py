@@ -97,7 +97,7 @@ def batch(trace: int, senders: list[DrawnSpan], at: float = 1500) -> list[DrawnS
     made = Recording(trace)
     links = tuple(SpanLink(sender.trace_id, sender.span_id) for sender in senders)
     lost = SpanLink("f" * 32, "e" * 16)
-    read = {"kind": "consumer", "destination": "audit", "process": "audit"}
+    read: dict[str, Any] = {"kind": "consumer", "destination": "audit", "process": "audit"}
     root = made.add("process audit", at, 25, links=(*links, lost), **read)
     made.add("send archive", at + 5, 10, root, kind="producer", destination="archive", process="audit")
     return made.spans

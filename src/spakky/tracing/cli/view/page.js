@@ -422,7 +422,7 @@ function fieldsOf(span) {
     ["started", moment(span.trace, span.start, true)],
     ["ended", moment(span.trace, span.start + span.took, true)],
     ["took", duration(span.took)],
-    ["into the trace", duration(span.start)],
+    ["starts after", duration(span.start)],
     ["waited", span.queue && queueText(span.queue)],
     ["attempt", span.attempt === null ? null : tries(span).replace("attempt ", "") || String(span.attempt)],
     ["redelivered", yes(span.redelivered)],
@@ -740,6 +740,11 @@ function follow() {
   go(span);
 }
 
+/** Makes the way back from a link lead to the span that has it. */
+function remember() {
+  history.replaceState(null, "", `#${key(state.span)}`);
+}
+
 function clearFilters() {
   $("search").value = state.query = "";
   setErrors(false);
@@ -758,7 +763,7 @@ function listen() {
   $("rows").addEventListener("keydown", pressInTree);
   $("list").addEventListener("keydown", pressInList);
   $("search").addEventListener("keydown", pressInSearch);
-  $("details").addEventListener("click", (event) => { if (event.target.hash === location.hash) follow(); });
+  $("details").addEventListener("click", (event) => { if (event.target.hash) remember(); });
   $("details").addEventListener("keydown", (event) => press({ Escape: closeDetails }, event));
   document.addEventListener("keydown", pressAnywhere);
   document.querySelector(".scroll").addEventListener("wheel", turnWheel, { passive: false });

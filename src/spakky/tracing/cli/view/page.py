@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from spakky.tracing.cli.terminal import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from spakky.tracing.cli.view.traces import DrawnSpan, Node, Trace
 
@@ -151,8 +151,18 @@ def _attempts(traces: Sequence[Trace]) -> list[list[DrawnSpan]]:
             if node.span.attempt is not None:
                 messages.setdefault(_message(node.span, above), []).append(node.span)
             above.append(node.span)
-    tried = [sorted(spans, key=_order) for spans in messages.values()]
+    tried = [sorted(part, key=_order) for spans in messages.values() for part in _by_process(spans)]
     return [spans for spans in tried if len({span.attempt for span in spans}) > 1]
+
+
+def _by_process(spans: list[DrawnSpan]) -> Iterable[list[DrawnSpan]]:
+    """Return *spans* as one part or, if several services got the message, a part for each."""
+    if len({span.attempt for span in spans}) == len(spans):
+        return [spans]
+    parts: dict[str, list[DrawnSpan]] = {}
+    for span in spans:
+        parts.setdefault(span.process, []).append(span)
+    return parts.values()
 
 
 def _order(span: DrawnSpan) -> tuple[int, int]:
@@ -160,7 +170,7 @@ def _order(span: DrawnSpan) -> tuple[int, int]:
 
 
 def _message(span: DrawnSpan, above: Sequence[DrawnSpan]) -> tuple[str, ...]:
-    """Return what the attempts of one message have in common: who sent it, and who processes it.
+    """Return what the attempts of one message have in common: who sent it, and to what.
 
     A retry that was sent anew hangs below the attempt before it, and is taken as the same message.
     """
@@ -170,4 +180,4 @@ def _message(span: DrawnSpan, above: Sequence[DrawnSpan]) -> tuple[str, ...]:
         if is_before and (earlier.name, earlier.system) == (span.name, span.system):
             return _message(earlier, above[:number])
     sender = span.parent_span_id or next((link.span_id for link in span.links), span.span_id)
-    return (sender, span.name, span.system, span.destination, span.process)
+    return sender, span.name, span.system, span.destination
