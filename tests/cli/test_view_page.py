@@ -578,6 +578,19 @@ def test_text_from_spans_is_inert(opened: Opened) -> None:
     assert opened.script("return document.documentElement.scrollWidth <= innerWidth")
 
 
+def test_times_that_cannot_be_are_shown_for_what_they_are(opened: Opened) -> None:
+    wrong: dict[str, Any] = {"trace_id": "a" * 32, "kind": "internal", "system": "kafka", "destination": ""}
+    first = DrawnSpan(name="1970", span_id="1" * 16, start_unix_nano=0, end_unix_nano=5, **wrong)
+    last = DrawnSpan(name="late", span_id="2" * 16, start_unix_nano=10**30, end_unix_nano=10**30 + 5, **wrong)
+    never = DrawnSpan(name="never", span_id="3" * 16, start_unix_nano=10**30, end_unix_nano=10**400, **wrong)
+    for spans in ([first, last], [first, last, never]):
+        opened.show(spans)
+        for row in opened.all("#rows .row"):
+            row.click()
+            opened.press("z", "+", "-", "]", "0")
+        assert detail(opened, "process") == "(no name)"
+
+
 @pytest.mark.parametrize("width", [360, 600, 768, 1024, 1440, 3840])
 def test_no_width_needs_a_sideways_scroll(opened: Opened, width: int) -> None:
     opened.show([*order(), *hostile(2)], width=width)

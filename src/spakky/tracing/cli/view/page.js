@@ -87,11 +87,17 @@ const isFiltered = () => state.onlyErrors || state.query !== "";
 
 function duration(nanoseconds) {
   if (nanoseconds === 0) return "0";
-  if (nanoseconds >= HOUR) return `${Math.floor(nanoseconds / HOUR)} h ${Math.round(nanoseconds % HOUR / MINUTE)} min`;
-  if (nanoseconds >= MINUTE) return `${Math.floor(nanoseconds / MINUTE)} min ${Math.round(nanoseconds % MINUTE / SECOND)} s`;
+  if (nanoseconds >= HOUR) return twoUnits(Math.round(nanoseconds / MINUTE), "h", "min");
+  if (nanoseconds >= MINUTE) return twoUnits(Math.round(nanoseconds / SECOND), "min", "s");
   const [unit, name] = unitOf(nanoseconds);
   const value = nanoseconds / unit;
   return `${unit === 1 ? value : value.toFixed(value < 9.995 ? 2 : value < 99.95 ? 1 : 0)} ${name}`;
+}
+
+/** Says a number of the smaller of two units, of which 60 make one of the larger. */
+function twoUnits(number, larger, smaller) {
+  const rest = number % 60;
+  return `${Math.floor(number / 60)} ${larger}${rest ? ` ${rest} ${smaller}` : ""}`;
 }
 
 function unitOf(nanoseconds) {
@@ -102,6 +108,7 @@ function unitOf(nanoseconds) {
 
 /** Returns a moment as UTC, with all its digits if it is to be `exact`. */
 function moment(trace, offset, exact) {
+  if (!Number.isFinite(offset)) return "beyond all clocks";
   const nanoseconds = BigInt(trace.start) + BigInt(Math.round(offset));
   const whole = new Date(Number(nanoseconds / 1000000n));
   if (Number.isNaN(whole.getTime())) return `${nanoseconds} ns`;
@@ -112,7 +119,6 @@ function moment(trace, offset, exact) {
 
 const count = (number, word, words = `${word}s`) => `${number.toLocaleString("en")} ${number === 1 ? word : words}`;
 const short = (text) => text.length > SHOWN_CHARACTERS ? `${text.slice(0, SHOWN_CHARACTERS)}…` : text;
-const through = (span) => [span.system, span.destination].filter(Boolean).join(" ");
 const className = (error) => error.split(".").at(-1);
 const say = (text) => { $("said").textContent = text; };
 
@@ -167,7 +173,10 @@ function bar(look, start, took, ...children) {
 function copyable(id) {
   return make("span", {},
     make("span", { class: "id", text: id }),
-    make("button", { class: "copy", type: "button", text: "Copy", "aria-label": `Copy ${id}`, onclick: (event) => copy(id, event.target) }));
+    make("button", {
+      class: "copy", type: "button", text: "Copy", "aria-label": `Copy ${id}`,
+      onclick: (event) => copy(id, event.target),
+    }));
 }
 
 async function copy(text, button) {
@@ -441,8 +450,9 @@ function others(span) {
     ["Links to", span.links.map(([trace, id]) => linkTo(trace, id))],
     ["Linked from", span.linkedFrom.map(spanLink)],
   ];
-  return sections.filter(([, items]) => items.length).map(([title, items]) =>
-    make("section", {}, make("h3", { text: title }), make("ul", { class: "others" }, ...items.map((item) => make("li", {}, item)))));
+  return sections.filter(([, items]) => items.length).map(([title, items]) => make("section", {},
+    make("h3", { text: title }),
+    make("ul", { class: "others" }, ...items.map((item) => make("li", {}, item)))));
 }
 
 function attemptLink(other, current) {
@@ -451,13 +461,15 @@ function attemptLink(other, current) {
 }
 
 function spanLink(span) {
-  return make("a", { href: `#${key(span)}`, text: `${short(span.name)}, ${short(span.process)}, trace ${span.trace.id.slice(0, 8)}` });
+  const text = `${short(span.name)}, ${short(span.process)}, trace ${span.trace.id.slice(0, 8)}`;
+  return make("a", { href: `#${key(span)}`, text });
 }
 
 function linkTo(trace, id) {
   const span = spans.get(`${trace}/${id}`);
   if (span) return spanLink(span);
-  return make("span", {}, "span ", copyable(id), " of trace ", copyable(trace), " ", make("span", { class: "quiet", text: "not in this file" }));
+  return make("span", {}, "span ", copyable(id), " of trace ", copyable(trace), " ",
+    make("span", { class: "quiet", text: "not in this file" }));
 }
 
 function closeDetails() {
@@ -470,7 +482,8 @@ function closeDetails() {
 /** Shows what is between two moments. */
 function look(from, to) {
   const all = Math.max(1, state.trace.took);
-  const width = Math.min(all, Math.max(to - from, Math.min(all, 1000)));
+  const least = Math.max(1000, all * 1e-12); // below that, steps of the axis would be rounded away
+  const width = Math.min(all, Math.max(to - from, least));
   state.from = Math.min(Math.max(0, from), all - width);
   state.to = state.from + width;
   const { style } = $("waterfall");
@@ -553,7 +566,8 @@ function drawMap() {
   const thick = Math.min(4, Math.max(1, down * .7));
   state.trace.spans.forEach((span, index) => {
     brush.fillStyle = span.failed ? paints.bad : paints[colours.get(span.process)];
-    brush.fillRect(span.start * across, 3 + index * down, Math.max(span.failed ? 4 : 1.5, span.took * across), span.failed ? Math.max(2, thick) : thick);
+    const [least, high] = span.failed ? [4, Math.max(2, thick)] : [1.5, thick];
+    brush.fillRect(span.start * across, 3 + index * down, Math.max(least, span.took * across), high);
   });
 }
 
@@ -780,8 +794,10 @@ function begin() {
   read();
   const failing = data.traces.filter((trace) => trace.failures).length;
   $("title").textContent = data.title;
-  $("summary").textContent = [count(data.traces.length, "trace"), count(spans.size, "span"), count(colours.size, "process", "processes"),
-    failing ? `${failing.toLocaleString("en")} with errors` : "no errors"].join(" · ");
+  $("summary").textContent = [
+    count(data.traces.length, "trace"), count(spans.size, "span"), count(colours.size, "process", "processes"),
+    failing ? `${failing.toLocaleString("en")} with errors` : "no errors",
+  ].join(" · ");
   $("shell").hidden = !data.traces.length;
   $("no-spans").hidden = data.traces.length > 0;
   listen();
