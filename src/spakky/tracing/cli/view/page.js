@@ -251,7 +251,7 @@ function openTrace(trace) {
   $("rows").replaceChildren(...state.rows.values());
   $("waterfall").setAttribute("aria-rowcount", trace.spans.length + 1);
   $("waterfall").style.setProperty("--process", `${Math.min(18, Math.max(8, ...lengths(trace)) + 3)}ch`);
-  $("waterfall").style.setProperty("--outcome", isEventful(trace) ? "9.5rem" : "4rem");
+  $("waterfall").style.setProperty("--outcome", isEventful(trace) ? "9rem" : "4rem");
   markTrace();
   fold();
   select(trace.spans.find(matches) ?? trace.spans[0]);
@@ -521,7 +521,7 @@ function drawAxis() {
   const width = $("axis").clientWidth;
   if (!width) return;
   const perPixel = (state.to - state.from) / width;
-  const step = stepOf(perPixel * 96);
+  const step = stepOf(perPixel * 76);
   const first = Math.ceil(state.from / step) * step;
   const ticks = [];
   for (let at = first; at < state.to; at += step) ticks.push(tick(at, step));
