@@ -144,7 +144,7 @@ def test_a_row_names_process_broker_destination_and_times(opened: Opened) -> Non
 
 
 def test_time_in_the_queue_is_a_labelled_bar_before_that_of_the_span(opened: Opened) -> None:
-    opened.show(order(), width=2400)
+    opened.show(order(), width=2540)
 
     assert opened.texts(".bar.queue span") == ["queue 250 ms", "queue 400 ms"]
     for row in ("process orders", "process paid"):
