@@ -6,14 +6,18 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 import pytest
 
+import browser as browsers
 from brokers import Broker, Brokers, Found, Missing, describe
 from brokers.unavailable import Unavailable
+from cli.browsing import start
 from framework import Environment, prepare
 from spakky.tracing.context import TraceContext
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from selenium.webdriver import Chrome
 
 pytest.register_assert_rewrite("spakky.tracing.testing")
 
@@ -113,6 +117,18 @@ def framework(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFact
     if isinstance(found, str):
         _leave_out(pytestconfig, found)
     return found
+
+
+@pytest.fixture(scope="session")
+def browser(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
+    """Chromium without a window."""
+    try:
+        found = browsers.find()
+    except Unavailable as refusal:
+        _leave_out(pytestconfig, browsers.explain(refusal))
+    chromium = start(found, tmp_path_factory.mktemp("profile"))
+    yield chromium
+    chromium.quit()
 
 
 def _environment(ours: Path) -> Environment | str:
