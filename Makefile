@@ -17,9 +17,11 @@ ARGS ?=
 help: ## list what can be made
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
 
-setup: $(INSTALLED) ## create the virtual environment and make the brokers available
+setup: $(INSTALLED) ## create the virtual environment, make brokers and a browser available
 	@echo "==> making the brokers available"
 	@$(ON_TOOLS) $(BIN)/python -m brokers.install
+	@echo "==> making the browser available"
+	@$(ON_TOOLS) $(BIN)/python -m browser.install
 
 demo: setup ## see one trace cross HTTP, Kafka, RabbitMQ and Celery
 	@echo "==> running the demo"
