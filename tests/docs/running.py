@@ -87,7 +87,7 @@ class Reader:
             words = shlex.split(self._here(command))
             if words[0] not in _NOT_RUN:
                 self.logs.append(words[0])
-                argv = [*_IN_FOLDER, self._folder, *words]
+                argv: list[str | Path] = [*_IN_FOLDER, self._folder, *words]
                 self._processes.start(words[0], argv, self._environment)
                 if "--port" in words:
                     self._wait_for(words[0], int(words[words.index("--port") + 1]))

@@ -7,6 +7,7 @@ from typing import Final
 from griffe import (
     Alias,
     AliasResolutionError,
+    Attribute,
     Docstring,
     Extension,
     Function,
@@ -20,7 +21,6 @@ from griffe import (
 _PACKAGE: Final = "spakky.tracing"
 _VERB: Final = re.compile(r"_VERBS\.(\w+)")
 _NAME: Final = re.compile(r"(?<![`\[\w])`([A-Za-z_][\w.]*)(\(\))?`(?![`\]])")
-_LAST: Final = 100_000  # lines: what a module defines itself is shown first
 
 
 class Verbs(Extension):
@@ -31,11 +31,10 @@ class Verbs(Extension):
         del loader
         for module in _modules(pkg):
             for name, member in list(module.members.items()):
-                found = _VERB.fullmatch(str(member.value)) if _is_plain_attribute(member) else None
+                found = _VERB.fullmatch(str(member.value)) if isinstance(member, Attribute) else None
                 if found:
                     verbs = pkg.get_member(f"{_below(pkg)}boundaries.verbs.Verbs")
                     module.set_member(name, _function(name, verbs.members[found[1]]))
-                    module.members[name].lineno = _LAST + (member.lineno or 0)
 
 
 class Links(Extension):
@@ -50,6 +49,7 @@ class Links(Extension):
 
 
 def _below(pkg: Module) -> str:
+    """Return how the names of our modules begin as seen from *pkg*, which may be the namespace `spakky`."""
     return _PACKAGE.removeprefix(pkg.path).lstrip(".") + "." if pkg.path != _PACKAGE else ""
 
 
@@ -65,10 +65,6 @@ def _objects(object_: Object) -> Iterator[Object]:
     for member in object_.members.values():
         if not isinstance(member, Alias):
             yield from _objects(member)
-
-
-def _is_plain_attribute(member: Object | Alias) -> bool:
-    return not isinstance(member, Alias) and member.is_attribute
 
 
 def _function(name: str, method: Function) -> Function:
@@ -89,17 +85,13 @@ def _function(name: str, method: Function) -> Function:
 
 
 def _linked(text: str, scope: Object) -> str:
-    """Return a docstring with its names as links, but for blocks of code."""
-    lines = text.split("\n")
-    return "\n".join(_linked_line(line, scope) for line in lines)
+    """Return a docstring with the names between its backticks as links."""
 
-
-def _linked_line(line: str, scope: Object) -> str:
     def link(found: re.Match[str]) -> str:
         path = _path_of(found[1], scope)
         return f"[{found[0]}][{path}]" if path else found[0]
 
-    return _NAME.sub(link, line)
+    return _NAME.sub(link, text)
 
 
 def _path_of(name: str, scope: Object) -> str | None:
@@ -111,6 +103,7 @@ def _path_of(name: str, scope: Object) -> str | None:
 
 
 def _meanings(name: str, scope: Object) -> Iterator[Object | None]:
+    """Yield what a name can mean: a full name, a member of *scope*, or what is visible there."""
     root = scope.package
     if name.startswith(_PACKAGE + "."):
         yield _member(root, name.removeprefix(root.path + "."))

@@ -23,6 +23,7 @@ _GROUPS: Final = {
     "boundaries": "Boundaries",
 }
 _NOT_IMPORTED: Final = "cli"
+_VERBS: Final = "_VERBS."
 
 
 @dataclass(frozen=True)
@@ -62,12 +63,17 @@ class Module:
     def text(self) -> str:
         """The source of its page."""
         borrowed = self._borrowed()
-        if not borrowed:
-            return f"::: {self.name}\n"
-        own = [name for name in self._listed() if name not in borrowed]
-        members = f"    options:\n      members: {json.dumps(own)}\n"
+        own = [name for name in self._in_order() if name not in borrowed]
         links = "".join(f"- [`{name}`][{path}]\n" for name, path in borrowed.items())
-        return f"::: {self.name}\n{members}\n## Also here\n\n{links}"
+        also = f"\n## Also here\n\n{links}" if links else ""
+        return f"::: {self.name}\n    options:\n      members: {json.dumps(own)}\n{also}"
+
+    def _in_order(self) -> list[str]:
+        """Return the names in `__all__` as the source has them, the verbs of all integrations last."""
+        bound = {name: value for node in self.tree.body for name, value in _bound_by(node)}
+        own = [name for name, value in bound.items() if not value.startswith(_VERBS)]
+        listed = self._listed()
+        return sorted(listed, key=lambda name: _place(name, [*own, *bound]))
 
     def _listed(self) -> list[str]:
         """Return the names in `__all__`."""
@@ -85,6 +91,20 @@ class Module:
             for alias in node.names
         }
         return {name: imported[name] for name in self._listed() if name in imported}
+
+
+def _bound_by(node: ast.stmt) -> Iterator[tuple[str, str]]:
+    """Yield the names that a statement binds, with the text of the value that they get."""
+    if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+        yield node.name, ""
+    elif isinstance(node, ast.Assign):
+        yield ast.unparse(node.targets[0]), ast.unparse(node.value)
+    elif isinstance(node, ast.AnnAssign):
+        yield ast.unparse(node.target), ""
+
+
+def _place(name: str, order: list[str]) -> int:
+    return order.index(name) if name in order else len(order)
 
 
 def is_public(name: str) -> bool:
