@@ -12,7 +12,7 @@ MISSING_BROKERS := $(if $(ALL_BROKERS)$(CI),fail,leave-out)
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format tables brokers clean
+.PHONY: help setup demo test check docs format tables brokers clean
 
 help: ## list what can be made
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -31,7 +31,7 @@ test: setup ## run all tests on real brokers; ALL_BROKERS=1 allows none to be mi
 	@echo "==> running the tests"
 	@$(BIN)/python -m pytest --missing-brokers=$(MISSING_BROKERS) $(ARGS)
 
-check: setup ## check style, types, layers, the tables, the README's code and the wheel
+check: setup ## check style, types, layers, the documentation, the README's code and the wheel
 	@echo "==> ruff check"
 	@$(BIN)/ruff check
 	@echo "==> ruff format"
@@ -44,8 +44,13 @@ check: setup ## check style, types, layers, the tables, the README's code and th
 	@$(BIN)/lint-imports
 	@echo "==> the tables in docs"
 	@PYTHONPATH=tools:tests $(BIN)/python -m tables --check
+	@echo "==> the documentation site"
+	@$(ON_TOOLS) $(BIN)/python -m documentation
 	@echo "==> the README's code and the wheel"
-	@$(BIN)/python -m pytest --missing-brokers=$(MISSING_BROKERS) -q tests/test_readme.py tests/test_wheel.py
+	@$(BIN)/python -m pytest --missing-brokers=$(MISSING_BROKERS) -q tests/docs/test_readme.py tests/test_wheel.py
+
+docs: $(INSTALLED) ## build the documentation site into .site
+	@$(ON_TOOLS) $(BIN)/python -m documentation
 
 format: $(INSTALLED) ## put the code into its format
 	@$(BIN)/ruff check --fix
@@ -58,7 +63,7 @@ brokers: setup ## start all brokers for running examples by hand, until Ctrl-C
 	@$(ON_TOOLS) $(BIN)/python -m brokers
 
 clean: ## remove what was installed, fetched and cached here
-	@rm -rf $(VENV) .brokers dist build .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	@rm -rf $(VENV) .brokers .site dist build .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(INSTALLED): pyproject.toml constraints.txt

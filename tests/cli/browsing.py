@@ -30,6 +30,7 @@ _SWITCHES: Final = (
     "--disable-dev-shm-usage",
     "--disable-background-networking",
     "--force-color-profile=srgb",
+    "--host-resolver-rules=MAP * ~NOTFOUND",
 )
 _SECONDS: Final = 10
 _SHOWN: Final = """

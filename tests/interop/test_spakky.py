@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -16,6 +15,7 @@ import pytest
 
 from brokers.guarded import Guarded
 from brokers.unavailable import Unavailable
+from docs.pages import programs_of
 from framework import pythons
 from spakky.tracing.context import TraceContext
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from framework import Environment
 
 APPS: Final = Path(__file__).parent / "spakky_apps"
-PAGE: Final = Path(__file__).parents[2] / "docs" / "spakky.md"
+PAGE: Final = "docs/spakky.md"
 PATIENCE: Final = 90
 PUBLISHED: Final = ["celery", "event", "fastapi", "grpc", "kafka", "outbox", "rabbitmq"]
 
@@ -210,7 +210,7 @@ def test_a_call_over_grpc_is_served_in_its_trace(framework: Environment) -> None
 def test_the_page_of_the_framework_shows_code_that_runs(
     framework: Environment, tmp_path: Path, number: int, printed: str
 ) -> None:
-    blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    blocks = programs_of(PAGE)
     (tmp_path / "shop.py").write_text(blocks[number], encoding="utf-8")
 
     assert len(blocks) == 2

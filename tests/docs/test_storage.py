@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 import runpy
 import sqlite3
-import subprocess
-import sys
 from contextlib import closing
-from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -20,6 +16,8 @@ from pika import BasicProperties, BlockingConnection, URLParameters
 
 from contract.contexts import STALE, TRACEPARENT, full_context
 from contract.receiving import HandlerError
+from docs.pages import program_with
+from docs.running import run
 from spakky.tracing.context import TraceContext
 from spakky.tracing.integrations import pika
 from spakky.tracing.recorder import MemoryRecorder
@@ -27,10 +25,11 @@ from spakky.tracing.w3c_propagator import W3C
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from pika.adapters.blocking_connection import BlockingChannel
 
-DOCS = Path(__file__).parent.parent / "docs"
+STORAGE, SUBPROCESSES = "docs/storage.md", "docs/subprocesses.md"
 SENDER = TraceContext.from_traceparent(TRACEPARENT)
 
 NO_CONTEXT: list[Any] = [
@@ -59,23 +58,9 @@ NO_CONTEXT: list[Any] = [
 ]
 
 
-def blocks_of(page: str) -> list[str]:
-    text = (DOCS / page).read_text(encoding="utf-8")
-    return re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
-
-
-def block_with(page: str, word: str) -> str:
-    (found,) = [each for each in blocks_of(page) if word in each]
-    return found
-
-
 def ids_said_by(code: str, folder: Path) -> list[str]:
     """Return the trace ids that the program *code* prints."""
-    script = folder / "shop.py"
-    script.write_text(code, encoding="utf-8")
-    finished = subprocess.run(
-        [sys.executable, str(script)], capture_output=True, text=True, timeout=60, check=False, cwd=folder
-    )
+    finished = run(code, folder)
     assert (finished.returncode, finished.stderr) == (0, "")
     return [line.split()[1] for line in finished.stdout.splitlines()]
 
@@ -89,12 +74,12 @@ def defined_in(code: str, folder: Path) -> Any:
 
 @pytest.fixture
 def shop(tmp_path: Path) -> Any:
-    return defined_in(block_with("storage.md", "def relay"), tmp_path)
+    return defined_in(program_with(STORAGE, "def relay"), tmp_path)
 
 
 @pytest.fixture
 def jobs(tmp_path: Path) -> Any:
-    return defined_in(block_with("storage.md", "jobs = Verbs"), tmp_path).jobs
+    return defined_in(program_with(STORAGE, "jobs = Verbs"), tmp_path).jobs
 
 
 @pytest.fixture
@@ -138,7 +123,7 @@ def received(channel: BlockingChannel, queue: str) -> TraceContext | None:
 
 class TestEveryBlockRuns:
     def test_an_outbox(self, amqp_url: str, queue: str, tmp_path: Path) -> None:
-        code = block_with("storage.md", "def relay").replace("amqp://guest:guest@localhost/", amqp_url)
+        code = program_with(STORAGE, "def relay").replace("amqp://guest:guest@localhost/", amqp_url)
 
         written, received = ids_said_by(code.replace('"orders"', f'"{queue}"'), tmp_path)
 
@@ -146,13 +131,13 @@ class TestEveryBlockRuns:
 
     @pytest.mark.parametrize("word", ["jobs = Verbs", "CREATE TABLE mails"])
     def test_a_table(self, word: str, tmp_path: Path) -> None:
-        written, received = ids_said_by(block_with("storage.md", word), tmp_path)
+        written, received = ids_said_by(program_with(STORAGE, word), tmp_path)
 
         assert written == received
 
     @pytest.mark.parametrize("word", ["environ.headers()", "multiprocessing"])
     def test_a_child_process(self, word: str, tmp_path: Path) -> None:
-        sent, received = ids_said_by(block_with("subprocesses.md", word), tmp_path)
+        sent, received = ids_said_by(program_with(SUBPROCESSES, word), tmp_path)
 
         assert sent == received
 

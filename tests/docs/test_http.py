@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -11,13 +9,14 @@ import pytest
 
 from contract.contexts import TRACEPARENT
 from contract.receiving import SENDER
+from docs.pages import programs_of
+from docs.running import run
 from integrations.http_servers import noting, serving_wsgi
-from test_readme import DOCS, blocks_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-SERVE, CALL, HOOK = blocks_of(DOCS / "http.md")
+SERVE, CALL, HOOK = programs_of("docs/http.md")
 
 
 @pytest.mark.parametrize(("path", "is_continued"), [("orders", True), ("webhooks", False)])
@@ -35,12 +34,8 @@ def test_a_request_is_served_in_the_trace_of_its_caller(path: str, *, is_continu
     ("code", "paths"), [(CALL, {"/sync", "/httpx", "/aiohttp"}), (HOOK, {"/hook"})], ids=["call", "hook"]
 )
 def test_requests_are_sent_in_the_trace_of_their_sender(code: str, paths: set[str], tmp_path: Path) -> None:
-    script = tmp_path / "shop.py"
     with noting() as server:
-        script.write_text(code.replace("http://localhost:8000", server.elsewhere), encoding="utf-8")
-        finished = subprocess.run(
-            [sys.executable, str(script)], capture_output=True, text=True, timeout=60, check=False
-        )
+        finished = run(code.replace("http://localhost:8000", server.elsewhere), tmp_path)
         assert (finished.returncode, finished.stderr) == (0, "")
         arrived = [server.arrived() for _ in paths]
 

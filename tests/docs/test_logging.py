@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 import sys
 import time
-from pathlib import Path
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import pytest
 
 from brokers.guarded import Guarded
+from docs.pages import program_with, programs_of
+from docs.running import run
 
-PAGE = Path(__file__).parent.parent / "docs" / "logging.md"
-BLOCKS: list[str] = re.findall(
-    r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
-)
+if TYPE_CHECKING:
+    import subprocess
+    from pathlib import Path
+
+PAGE = "docs/logging.md"
 PATIENCE = 30
 
 TRACE_ID, SPAN_ID = "[0-9a-f]{32}", "[0-9a-f]{16}"
@@ -32,42 +34,37 @@ SAID = {
 }
 
 
-def block(word: str) -> str:
-    (found,) = [each for each in BLOCKS if word in each]
-    return found
-
-
-def run(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    script = folder / "shop.py"
-    script.write_text(code, encoding="utf-8")
-    finished = subprocess.run(
-        [sys.executable, str(script)], capture_output=True, text=True, timeout=60, check=False, cwd=folder
-    )
+def output_of(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    finished = run(code, folder)
     assert finished.returncode == 0, finished.stderr
     return finished
 
 
 def test_every_block_has_its_test() -> None:
-    assert sorted(block(word) for word in [*SAID, "structlog", "celery"]) == sorted(BLOCKS)
+    assert sorted(program_with(PAGE, word) for word in [*SAID, "structlog", "celery"]) == sorted(
+        programs_of(PAGE)
+    )
 
 
 @pytest.mark.parametrize("word", SAID)
 def test_a_block_writes_what_it_is_said_to(word: str, tmp_path: Path) -> None:
-    assert re.fullmatch(SAID[word], run(block(word), tmp_path).stderr)
+    assert re.fullmatch(SAID[word], output_of(program_with(PAGE, word), tmp_path).stderr)
 
 
 def test_structlog(tmp_path: Path) -> None:
-    in_trace, outside = map(json.loads, run(block("structlog"), tmp_path).stdout.splitlines())
+    in_trace, outside = map(
+        json.loads, output_of(program_with(PAGE, "structlog"), tmp_path).stdout.splitlines()
+    )
 
     assert list(in_trace) == ["order", "event", "trace_id", "span_id", "trace_flags", "level"]
     assert outside == {"event": "nothing to do", "level": "warning"}
 
 
 def test_celery(amqp_url: str, tmp_path: Path) -> None:
-    code = block("celery").replace("amqp://guest:guest@localhost/", amqp_url)
+    code = program_with(PAGE, "celery").replace("amqp://guest:guest@localhost/", amqp_url)
     queue = f"shop-{uuid4().hex}"
     code = code.replace("celery.install(", f'app.conf.task_default_queue = "{queue}"\ncelery.install(')
-    _, sent = run(code, tmp_path).stdout.split()
+    _, sent = output_of(code, tmp_path).stdout.split()
     command = [sys.executable, "-m", "celery", "--workdir", str(tmp_path), "-A", "shop", "worker"]
     quiet = ["--pool=solo", "--loglevel=warning", "--without-mingle", f"--hostname={queue}@%h"]
 

@@ -7,20 +7,19 @@ import re
 import subprocess
 import sys
 from importlib.metadata import entry_points
-from pathlib import Path
 
 import pytest
 
-PROJECT = Path(__file__).parent.parent
-PAGE = (PROJECT / "docs" / "opentelemetry.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```python\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+from docs.pages import ROOT, programs_of, text_of
+
+PAGE = "docs/opentelemetry.md"
 
 
-@pytest.mark.parametrize("code", BLOCKS, ids=["install", "poll", "format"])
+@pytest.mark.parametrize("code", programs_of(PAGE), ids=["install", "poll", "format"])
 def test_a_block_runs(code: str) -> None:
     finished = subprocess.run(
         [sys.executable, "-W", "error", "-c", code],
-        env={**os.environ, "PYTHONPATH": str(PROJECT / "src")},
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
         capture_output=True,
         text=True,
         timeout=60,
@@ -32,10 +31,10 @@ def test_a_block_runs(code: str) -> None:
 
 def test_every_instrumentation_that_is_tested_beside_ours_is_in_the_table() -> None:
     for name in ("AIOKafka", "Kafka", "ConfluentKafka", "AioPika", "Pika", "Celery"):
-        assert f"| `{name}Instrumentor` |" in PAGE
+        assert f"| `{name}Instrumentor` |" in text_of(PAGE)
 
 
 def test_what_is_disabled_has_these_names() -> None:
-    (disabled,) = re.findall("OTEL_PYTHON_DISABLED_INSTRUMENTATIONS=(\\S+)`", PAGE)
+    (disabled,) = re.findall("OTEL_PYTHON_DISABLED_INSTRUMENTATIONS=(\\S+)`", text_of(PAGE))
 
     assert set(disabled.split(",")) <= entry_points(group="opentelemetry_instrumentor").names
