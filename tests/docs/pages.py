@@ -59,3 +59,15 @@ def program_with(page: str, word: str) -> str:
     """Return the one block of Python with this word in it."""
     (found,) = [program for program in programs_of(page) if word in program]
     return found
+
+
+def commands_of(page: str) -> list[tuple[str, str]]:
+    """Return the command of each block of the page that is a console, with what it prints there."""
+    texts = [block.text.removeprefix("$ ") for block in blocks_of(page) if block.kind == "console"]
+    return [(command, printed) for command, _, printed in (text.partition("\n") for text in texts)]
+
+
+def text_in(page: str) -> str:
+    """Return what is in the one block of text of the page."""
+    (found,) = [block.text for block in blocks_of(page) if block.kind == "text"]
+    return found

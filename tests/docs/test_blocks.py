@@ -17,11 +17,14 @@ if TYPE_CHECKING:
 WITH_TESTS_OF_THEIR_OWN: Final = {
     "README.md": "tests/docs/test_readme.py",
     "docs/celery.md": "tests/docs/test_celery.py",
+    "docs/explain.md": "tests/docs/test_explain.py",
     "docs/http.md": "tests/docs/test_http.py",
     "docs/logging.md": "tests/docs/test_logging.py",
     "docs/opentelemetry.md": "tests/docs/test_opentelemetry.py",
     "docs/spakky.md": "tests/interop/test_spakky.py",
     "docs/storage.md": "tests/docs/test_storage.py",
+    "docs/tail.md": "tests/docs/test_tail.py",
+    "docs/view.md": "tests/docs/test_view.py",
     "docs/subprocesses.md": "tests/docs/test_storage.py",
 }
 ADDRESSES: Final = {

@@ -6,7 +6,6 @@ import calendar
 import re
 import shlex
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -16,12 +15,12 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from cli.running import piped
+from docs.pages import commands_of, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PAGE = (Path(__file__).parent.parent / "docs" / "tail.md").read_text(encoding="utf-8")
-EXAMPLES = re.findall(r"^```console\n\$ spakky-tracing (.*)\n([^`]*)^```", PAGE, re.MULTILINE)
+PAGE = "docs/tail.md"
 SECONDS = 30
 
 SPAN = "b7ad6b7169203331"
@@ -53,9 +52,9 @@ def orders(apache_kafka_address: str) -> Iterator[str]:
     admin.delete_topics([name])[name].result(SECONDS)
 
 
-@pytest.mark.parametrize(("command", "printed"), EXAMPLES)
+@pytest.mark.parametrize(("command", "printed"), commands_of(PAGE))
 def test_what_the_page_shows_is_printed(orders: str, command: str, printed: str) -> None:
-    arguments = shlex.split(command.replace("kafka://localhost:9092/orders", orders))
+    arguments = shlex.split(command.replace("kafka://localhost:9092/orders", orders))[1:]
 
     ended = piped(*arguments, TZ="UTC")
 
@@ -65,7 +64,7 @@ def test_what_the_page_shows_is_printed(orders: str, command: str, printed: str)
 
 def test_the_page_names_every_option_and_no_other() -> None:
     offered = set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", piped("tail", "--help").output))
-    table = PAGE.partition("## Options")[2].partition("\n\nCtrl-C")[0]
+    table = text_of(PAGE).partition("## Options")[2].partition("\n\nCtrl-C")[0]
 
     named = re.findall(r"`(--?[a-z-]+)", "\n".join(row.split("|")[1] for row in table.strip().splitlines()))
 
