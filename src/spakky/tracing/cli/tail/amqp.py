@@ -1,7 +1,7 @@
 """Watches an exchange or a stream of RabbitMQ with pika.
 
-A queue of the watcher's own gets a copy of what an exchange routes; it ends with its connection, and drops its
-oldest messages when it is full. A stream is read at an offset. Nothing else is consumed from.
+A queue of the watcher's own gets a copy of what an exchange routes; it ends with its connection, and drops
+its oldest messages when it is full. A stream is read at an offset. Nothing else is consumed from.
 """
 
 from __future__ import annotations

@@ -184,7 +184,7 @@ def _why_not(error: BaseException, url: BrokerUrl, virtual_host: str) -> str:
     if isinstance(cause, _DENIED):
         return f"{broker} refuses user {user!r}: the URL is amqp://USER:PASSWORD@HOST/NAME."
     if isinstance(cause, ProbableAccessDeniedError):
-        return f"{broker} does not let user {user!r} into virtual host {virtual_host!r}, or has none of that name."
+        return f"{broker} does not let {user!r} into virtual host {virtual_host!r}, or has none such."
     if isinstance(cause, ConnectionClosedByBroker):
         return f"{broker} refuses the connection of user {user!r}: {cause.reply_text}."
     return f"{broker} {_unreachable(cause, url)}."

@@ -104,13 +104,13 @@ async def _exchange_source(
     exchange = await _described(connection, name)
     if exchange.kind not in _COPYING:
         sentence = (
-            f"Exchange {name} is of type {exchange.kind}, which may hand a message to one of its queues only: "
-            f"a queue to watch it could take messages from others; {_by_the_tracer('QUEUE')}"
+            f"Exchange {name} is of type {exchange.kind}, which may hand a message to only one of its queues: a "
+            f"queue to watch it could take messages from others; {_by_the_tracer('QUEUE')}"
         )
         raise Refusal(sentence)
     if exchange.is_auto_delete:
         sentence = (
-            f"Exchange {name} is deleted with its last binding, which could be that of the watcher: declare it "
+            f"Exchange {name} is deleted with its last binding, which could be the watcher's: declare it "
             f"without auto_delete; or {_by_the_tracer('QUEUE')}"
         )
         raise Refusal(sentence)
@@ -131,8 +131,8 @@ async def _binding_keys(
         return keys or (_PUBLISHED if name == TRACER else _ALL,)
     if kind != "direct":
         sentence = (
-            f"Exchange {name} is of type {kind}: say which routing keys to watch, --key KEY, or --key '#' if it "
-            "routes by topics."
+            f"Exchange {name} is of type {kind}: say which routing keys to watch, --key KEY, or --key '#' "
+            "if it routes by topics."
         )
         raise Refusal(sentence)
     raise Refusal(await _without_keys(connection, name))
@@ -143,7 +143,7 @@ async def _without_keys(connection: Connection, name: str) -> str:
     if await _refused(connection, "queue_declare", queue=name, passive=True) is not None:
         return sentence
     return (
-        f"{sentence} What Celery sends to queue {name} does not pass this exchange, unless it is told to use it; "
+        f"{sentence} What Celery sends to queue {name} does not pass this exchange, unless it is told to; "
         f"{_by_the_tracer(name)}"
     )
 
@@ -242,7 +242,7 @@ async def _refused(connection: Connection, method: str, **arguments: object) -> 
 def _unknown(name: str, refused: ChannelClosedByBroker | None) -> str:
     if refused is not None and refused.reply_code == _ACCESS_REFUSED:
         return (
-            f"The type of exchange {name} is told only to users who may configure it, so it is not known whether "
+            f"The type of exchange {name} is told only to users who may configure it, so it is not known if "
             f"watching it takes messages from others: {refused.reply_text}."
         )
     return f"This broker does not say what type exchange {name} is of: only RabbitMQ can be watched."
