@@ -1,7 +1,7 @@
 """What `spakky-tracing tail` does with any broker: a contract that the tests of each broker inherit.
 
-A watcher yields a first list, which may be empty, as soon as it watches: from then on no message is missed. The
-command then says `Watching ...` on standard error, and these tests send.
+A watcher yields a first list, which may be empty, as soon as it watches: from then on no message is missed.
+The command then says `Watching ...` on standard error, and these tests send.
 """
 
 from __future__ import annotations

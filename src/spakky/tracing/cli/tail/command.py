@@ -32,7 +32,7 @@ _MODULES: Final = {
     "rediss": "redis",
 }
 _EXAMPLES: Final = (
-    "kafka://localhost:9092/TOPIC, amqp://localhost/EXCHANGE-or-QUEUE or redis://localhost/0/QUEUE"
+    "kafka://localhost:9092/TOPIC, amqp://localhost/EXCHANGE-or-QUEUE or redis://localhost/QUEUE"
 )
 _LONGEST_GROUP: Final = 200
 
@@ -66,19 +66,19 @@ _LONGEST_GROUP: Final = 200
 @click.option("--count", type=click.IntRange(min=1), metavar="N", help="End after N messages.")
 @click.option("--seconds", type=click.FloatRange(min=0), metavar="SECONDS", help="End after so many seconds.")
 def tail(urls: tuple[str, ...], **options: Any) -> None:  # noqa: ANN401 - as click has read them
-    """Watch running traffic: is the trace context there, message by message?
+    r"""Watch running traffic: is the trace context there, message by message?
 
     \b
     URL is one of
       kafka://HOST[:PORT]/TOPIC
       amqp://HOST/EXCHANGE-or-QUEUE
-      redis://HOST/DATABASE/QUEUE
+      redis://HOST/QUEUE
 
     Nothing is taken from anybody, and nothing is left at the broker. Each message is valid, missing (no
     context), stale (another message's context), duplicated (several contexts) or malformed. Ctrl-C ends and
     shows the totals.
     """
-    watchers = [_watcher(url, options["keys"], options["from_beginning"]) for url in urls]
+    watchers = [_watcher(url, options["keys"], from_beginning=options["from_beginning"]) for url in urls]
     session = _Session(options)
     asyncio.run(session.watch(watchers))
 
@@ -100,7 +100,7 @@ class _Session:
         try:
             await watching.run()
         except Refusal:
-            if self._totals.all.messages:
+            if self._totals.messages:
                 self._screen.end()
             raise
         self._screen.end()
@@ -135,7 +135,7 @@ def _shown(options: dict[str, Any]) -> frozenset[Verdict]:
     return frozenset(VERDICTS) - {"valid"} if options["problems"] else frozenset(VERDICTS)
 
 
-def _watcher(url: str, keys: tuple[str, ...], from_beginning: bool) -> IWatcher:
+def _watcher(url: str, keys: tuple[str, ...], *, from_beginning: bool) -> IWatcher:
     """Return what watches *url*; its module loads the client library.
 
     Raises:
@@ -144,13 +144,15 @@ def _watcher(url: str, keys: tuple[str, ...], from_beginning: bool) -> IWatcher:
     scheme, separator, _ = url.partition("://")
     name = _MODULES.get(scheme.lower()) if separator else None
     if name is None:
-        raise Refusal(f"{without_credentials(url)!r} cannot be watched: give a URL such as {_EXAMPLES}.")
+        sentence = f"{without_credentials(url)!r} cannot be watched: give a URL such as {_EXAMPLES}."
+        raise Refusal(sentence)
     if keys and name != "amqp":
-        raise Refusal(f"--key is for amqp://, and {without_credentials(url)!r} has no routing keys.")
+        sentence = f"--key is for amqp://, and {without_credentials(url)!r} has no routing keys."
+        raise Refusal(sentence)
     given = {"keys": keys} if name == "amqp" else {}
     try:
         module = import_module(f"spakky.tracing.cli.tail.{name}")
     except MissingExtraError as error:
-        raise Refusal(f"{error.message}") from error
+        raise Refusal(error.message) from error
     watcher: IWatcher = module.watcher(url, from_beginning=from_beginning, **given)
     return watcher

@@ -1,10 +1,10 @@
 """Watches a topic of Kafka with aiokafka, without a consumer group and without commits.
 
 Facts:
-- aiokafka asks for the metadata of the topics that it was given, and a broker may create a topic that is asked
-  for (`auto.create.topics.enable`). Subscribed to a pattern, it asks for all topics, which creates none.
-- Without a group, a subscribed consumer is assigned all partitions, new ones too, as soon as the metadata tell.
-  It then forgets where it was in each of them.
+- aiokafka asks for the metadata of the topics that it was given, and a broker may create a topic that is
+  asked for (`auto.create.topics.enable`). Subscribed to a pattern, it asks for all, which creates none.
+- Without a group, a subscribed consumer is assigned all partitions, new ones too, as soon as the metadata
+  tell of them. It then forgets where it was in each of them.
 - It tells in its log, not to its caller, that no broker can be reached while it fetches.
 """
 
@@ -31,7 +31,7 @@ except ModuleNotFoundError as error:
     raise_missing_extra("cli,aiokafka", {"aiokafka"}, error)
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable
+    from collections.abc import AsyncGenerator, Awaitable, Collection
     from typing import TypeVar
 
     ResultT = TypeVar("ResultT")
@@ -42,7 +42,7 @@ _PATIENCE_SECONDS: Final = 10
 _CLOSING_SECONDS: Final = 5
 _METADATA_MILLISECONDS: Final = 5_000
 _WAIT_MILLISECONDS: Final = 500
-_QUIET_SECONDS: Final = 3
+_QUIET_SECONDS: Final = 5
 _MOST_RECORDS: Final = 2_000
 
 _Record: TypeAlias = "ConsumerRecord[Any, Any]"
@@ -92,7 +92,8 @@ class KafkaWatcher:
             while True:
                 yield list(map(_watched, await self._records(consumer)))
         except (KafkaError, UnicodeDecodeError) as error:
-            raise Refusal(f"{self.watches} cannot be read any longer: {error}.") from error
+            sentence = f"The {self.watches} cannot be read any longer: {error}."
+            raise Refusal(sentence) from error
         finally:
             with suppress(TimeoutError, KafkaError, OSError):
                 await asyncio.wait_for(consumer.stop(), _CLOSING_SECONDS)
@@ -121,10 +122,9 @@ class KafkaWatcher:
         consumer.subscribe(pattern=f"{re.escape(self._address.topic)}$")
         await self._answer(consumer.start())
         if self._address.topic not in await self._answer(consumer.topics()):
-            raise Refusal(
-                f"Kafka at {self._servers} has no topic {self._address.topic}, or does not show it."
-            )
-        await self._answer(self._seek(consumer, self._from_beginning, *consumer.assignment()))
+            sentence = f"Kafka at {self._servers} has no topic {self._address.topic}, or does not show it."
+            raise Refusal(sentence)
+        await self._answer(self._seek(consumer, consumer.assignment(), to_beginning=self._from_beginning))
 
     async def _answer(self, request: Awaitable[ResultT]) -> ResultT:
         try:
@@ -138,11 +138,14 @@ class KafkaWatcher:
         )
 
     async def _seek(
-        self, consumer: AIOKafkaConsumer, to_beginning: bool, *partitions: TopicPartition
+        self, consumer: AIOKafkaConsumer, partitions: Collection[TopicPartition], *, to_beginning: bool
     ) -> None:
         if not partitions:
             return
-        await (consumer.seek_to_beginning if to_beginning else consumer.seek_to_end)(*partitions)
+        if to_beginning:
+            await consumer.seek_to_beginning(*partitions)
+        else:
+            await consumer.seek_to_end(*partitions)
         for each in partitions:
             self._positions[each] = await consumer.position(each)
 
@@ -176,7 +179,7 @@ class KafkaWatcher:
         for partition, position in self._positions.items():
             consumer.seek(partition, position)
         new = assigned - self._positions.keys()
-        await self._answer(self._seek(consumer, True, *new))
+        await self._answer(self._seek(consumer, new, to_beginning=True))
 
     async def _make_sure(self, consumer: AIOKafkaConsumer) -> None:
         """Ask whether the topic is still there.
@@ -192,7 +195,8 @@ class KafkaWatcher:
             return
         self._answered_at = time.monotonic()
         if self._address.topic not in topics:
-            raise Refusal(f"The topic {self._address.topic} of Kafka at {self._servers} is gone.")
+            sentence = f"The {self.watches} is gone."
+            raise Refusal(sentence)
 
     @property
     def _servers(self) -> str:

@@ -28,14 +28,23 @@ if TYPE_CHECKING:
 __all__ = ["IScreen", "JsonLines", "Lines"]
 
 _NANOSECONDS: Final = 1_000_000_000
-_INDENT: Final = " " * 20  # below where a message was seen
-_WIDTH_OF_PLACE: Final = 26
+_INDENT: Final = " " * 20  # below who sent it
+_WIDTH_OF_NAME: Final = 12
+_WIDTH_OF_PLACE: Final = 14
+_COLOURS: Final[dict[Verdict, str]] = {
+    "valid": "\x1b[32m",
+    "missing": "\x1b[31m",
+    "stale": "\x1b[33m",
+    "duplicated": "\x1b[33m",
+    "malformed": "\x1b[31m",
+}
+_NO_COLOUR: Final = "\x1b[0m"
 _REFRESH_SECONDS: Final = 0.3
 _LEAST_ROWS: Final = 3
 
 
 class IScreen(Protocol):
-    """Shows messages and totals. What is shown may wait for `refresh`, which comes every tenth of a second."""
+    """Shows messages and totals; what is shown waits for `refresh`, which comes ten times a second."""
 
     def show(self, message: Watched, group: str, judgement: Judgement) -> None:
         """Show one message, which is counted in *group*."""
@@ -70,22 +79,25 @@ class Lines:
         self._shown = shown
         self._console = console()
         self._waiting: list[str] = []
+        self._has_lines = False
+        self._is_coloured = self._console.color_system is not None and not self._console.no_color
         self._footer = _Footer(self._console) if _is_terminal(self._console) else None
         self._columns = self._console.width if self._console.is_terminal else None
 
     def show(self, message: Watched, group: str, judgement: Judgement) -> None:
         """Write a line that is as wide as the terminal at most, or goes on below."""
         if judgement.verdict in self._shown:
-            self._waiting.append(_line(message, group, judgement, self._columns))
+            line = _line(message, group, judgement, self._columns)
+            self._waiting.append(_coloured(line, judgement.verdict) if self._is_coloured else line)
 
     def refresh(self) -> None:
         """Write the lines that wait, and the totals below them if this is a terminal."""
         if self._footer is None:
             self._write("")
-        elif self._waiting or self._footer.is_due:
-            self._columns = self._console.width
-            if self._footer.is_due:
-                self._footer.render(self._totals, self._heading)
+            return
+        self._columns = self._console.width
+        is_new = self._footer.render(self._totals, self._heading)
+        if is_new or self._waiting:
             self._write(self._footer.shown)
 
     def note(self, sentence: str) -> None:
@@ -96,13 +108,14 @@ class Lines:
     def end(self) -> None:
         """Write all totals."""
         self._write("")
-        if self._footer is None and self._totals.all.messages:
+        if self._has_lines:
             self._console.print()
         self._console.print(table_of(self._totals, self._heading))
 
     def _write(self, footer: str) -> None:
         erased = "" if self._footer is None else self._footer.replaced_by(footer)
         text = erased + "".join(self._waiting) + footer
+        self._has_lines = self._has_lines or bool(self._waiting)
         self._waiting.clear()
         if text:
             _write(sys.stdout, text)
@@ -114,22 +127,25 @@ class _Footer:
     def __init__(self, of: Console) -> None:
         self._console = of
         self._height = 0
+        self._messages = 0
         self._rendered_at = 0.0
         self.shown = ""
 
-    @property
-    def is_due(self) -> bool:
-        """Whether it is time to render the totals again; a few times a second are enough."""
-        return time.monotonic() - self._rendered_at >= _REFRESH_SECONDS
+    def render(self, totals: Totals, heading: str) -> bool:
+        """Make `shown` what *totals* are now, a third of the terminal at most; return whether that is new.
 
-    def render(self, totals: Totals, heading: str) -> None:
-        """Make `shown` what the totals are now; a third of the terminal at most."""
+        It is rendered again a few times a second at most, and only if there is something new.
+        """
+        now = time.monotonic()
+        if totals.messages == self._messages or now - self._rendered_at < _REFRESH_SECONDS:
+            return False
         rows = max(_LEAST_ROWS, self._console.height // 3)
         with self._console.capture() as captured:
             self._console.print()
             self._console.print(table_of(totals, heading, rows))
         self.shown = captured.get()
-        self._rendered_at = time.monotonic()
+        self._messages, self._rendered_at = totals.messages, now
+        return True
 
     def replaced_by(self, footer: str) -> str:
         """Return what erases this footer, below which *footer* is going to be written."""
@@ -191,24 +207,31 @@ def _line(message: Watched, group: str, judgement: Judgement, columns: int | Non
     head = f"{_clock(_moment(message) // _NANOSECONDS)} {judgement.verdict:<10} {_where(message, group)}"
     trace_id = "" if judgement.context is None else judgement.context.trace_id
     said = [text for text in (trace_id, judgement.reason, *judgement.notes) if text]
-    line = f"{head}  {'  '.join(map(printable, said))}"
+    line = f"{head} {'  '.join(map(printable, said))}"
     if columns is None or (len(line) <= columns and (line.isascii() or cell_len(line) <= columns)):
         return f"{line}\n"
     return _folded(head, said, columns)
+
+
+def _coloured(line: str, verdict: Verdict) -> str:
+    """Return *line* with its verdict in colour, which is the second word."""
+    clock, space, rest = line.partition(" ")
+    return f"{clock}{space}{_COLOURS[verdict]}{verdict}{_NO_COLOUR}{rest.removeprefix(verdict)}"
 
 
 def _where(message: Watched, group: str) -> str:
     """Return who sent it and where it was seen; the place alone if it begins with who sent it."""
     place = printable(message.place)
     name = printable(group)
-    said = place if place.startswith(name) else f"{name}  {place}"
-    return f"{said:<{_WIDTH_OF_PLACE}}"
+    if place.startswith(name):
+        return f"{place:<{_WIDTH_OF_NAME + 1 + _WIDTH_OF_PLACE}}"
+    return f"{name:<{_WIDTH_OF_NAME}} {place:<{_WIDTH_OF_PLACE}}"
 
 
 def _folded(head: str, said: list[str], columns: int) -> str:
     """Return several lines: the second and later ones are indented."""
     first, *rest = _wrapped(head.rstrip(), columns)
-    if said and not rest and cell_len(joined := f"{head}  {printable(said[0])}") <= columns:
+    if said and not rest and cell_len(joined := f"{head} {printable(said[0])}") <= columns:
         first, said = joined, said[1:]
     room = max(columns - len(_INDENT), len(_INDENT))
     below = [*rest, *(line for text in said for line in _wrapped(printable(text), room))]
@@ -216,6 +239,8 @@ def _folded(head: str, said: list[str], columns: int) -> str:
 
 
 def _wrapped(text: str, columns: int) -> list[str]:
+    if len(text) <= columns and text.isascii():
+        return [text]
     room = console()
     return [line.plain.rstrip() for line in Text(text).wrap(room, columns)]
 

@@ -46,11 +46,16 @@ class Group:
 
 
 class Totals:
-    """Counts messages by groups, a thousand of them; the rest is counted as `others`."""
+    """Counts messages by groups, a thousand of them; the rest is counted as `others`.
+
+    Attributes:
+        messages: How many were counted.
+    """
 
     def __init__(self, most_groups: int = _MOST_GROUPS) -> None:
         self._most_groups = most_groups
         self._groups: dict[str, Group] = {}
+        self.messages = 0
 
     def count(self, name: str, verdict: Verdict) -> None:
         """Count a message of the group *name*."""
@@ -59,6 +64,7 @@ class Totals:
             name = name if len(self._groups) < self._most_groups else OTHERS
             group = self._groups.setdefault(name, Group(name))
         group.counts[verdict] += 1
+        self.messages += 1
 
     @property
     def all(self) -> Group:

@@ -14,17 +14,19 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
-from typing import Final, Generic, Literal, NamedTuple, TypeAlias, TypeVar, get_args
+from typing import TYPE_CHECKING, Final, Generic, Literal, NamedTuple, TypeAlias, TypeVar, get_args
 
 from spakky.tracing._text import readable
 from spakky.tracing.baggage import Baggage
-from spakky.tracing.carriers import Delivery
 from spakky.tracing.carriers.celery import CeleryCarrier
-from spakky.tracing.cli.tail.watched import Watched
 from spakky.tracing.context import TraceContext
 from spakky.tracing.error import InvalidTraceparentError, InvalidTraceStateError
 from spakky.tracing.trace_state import TraceState
 from spakky.tracing.w3c_propagator import BAGGAGE_HEADER, TRACEPARENT_HEADER, TRACESTATE_HEADER
+
+if TYPE_CHECKING:
+    from spakky.tracing.carriers import Delivery
+    from spakky.tracing.cli.tail.watched import Watched
 
 __all__ = ["VERDICTS", "Judge", "Judgement", "Verdict"]
 

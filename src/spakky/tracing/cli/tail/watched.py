@@ -10,7 +10,7 @@ from spakky.tracing.carriers import UNKNOWN, Delivery
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from spakky.tracing.carriers import ICarrier
+    from spakky.tracing.propagator import IGetter
 
 __all__ = ["ILagging", "IWatcher", "Watched"]
 
@@ -31,7 +31,7 @@ class Watched:
     """
 
     headers: object
-    carrier: ICarrier[object]
+    carrier: IGetter[object]
     place: str
     producer: str
     message_id: str | None = None
