@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -19,7 +18,7 @@ from spakky.tracing.cli.tail.amqp_connection import (
     ChannelClosedByBroker,
     connect,
 )
-from spakky.tracing.cli.tail.amqp_message import AmqpMessage, watched_from
+from spakky.tracing.cli.tail.amqp_message import AmqpMessage, traced_from, watched_from
 from spakky.tracing.cli.tail.amqp_source import TRACER, ExchangeSource, StreamSource, find_source
 from spakky.tracing.cli.tail.broker_url import broker_url, refuse_url
 
@@ -285,7 +284,7 @@ def _watched(arrived: _Arrived) -> Watched:
     method, properties, stream = arrived
     headers: dict[str, Any] = properties.headers or {}
     if method.exchange == TRACER:
-        return watched_from(_traced(headers))
+        return watched_from(traced_from(headers))
     message = AmqpMessage(
         headers=headers,
         exchange=method.exchange,
@@ -296,23 +295,3 @@ def _watched(arrived: _Arrived) -> Watched:
         timestamp=properties.timestamp,
     )
     return watched_from(message, None if stream is None else f"{stream} {headers.get(_OFFSET)}")
-
-
-def _traced(headers: dict[str, Any]) -> AmqpMessage:
-    """Return the message that the tracer has copied: it is told in the headers of the copy."""
-    properties = _table(headers.get("properties"))
-    keys = headers.get("routing_keys")
-    redelivered = headers.get("redelivered")
-    return AmqpMessage(
-        headers=_table(properties.get("headers")),
-        exchange=headers.get("exchange_name"),
-        routing_key=keys[0] if isinstance(keys, list) and keys else "",
-        is_redelivered=None if redelivered is None else bool(redelivered),
-        app_id=properties.get("app_id"),
-        message_id=properties.get("message_id"),
-        timestamp=properties.get("timestamp"),
-    )
-
-
-def _table(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from spakky.tracing._text import readable
@@ -11,11 +12,9 @@ from spakky.tracing.carriers.celery import CARRIER as CELERY_CARRIER
 from spakky.tracing.cli.tail.watched import Watched
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from spakky.tracing.carriers import Delivery, ICarrier
 
-__all__ = ["AmqpMessage", "watched_from"]
+__all__ = ["AmqpMessage", "traced_from", "watched_from"]
 
 _SENT_BY_BEAT: Final = "celery_beat_task"
 _NOBODY: Final = "(unnamed)"
@@ -65,6 +64,25 @@ def watched_from(message: AmqpMessage, place: str | None = None) -> Watched:
         parent_id=_first_text(fields.get("parent_id")),
         delivery=_delivery(message, is_task=is_task),
     )
+
+
+def traced_from(headers: Mapping[str, Any]) -> AmqpMessage:
+    """Return the message that RabbitMQ's tracer has copied: the *headers* of the copy tell it."""
+    properties = _table(headers.get("properties"))
+    keys, redelivered = headers.get("routing_keys"), headers.get("redelivered")
+    return AmqpMessage(
+        headers=_table(properties.get("headers")),
+        exchange=headers.get("exchange_name"),
+        routing_key=keys[0] if isinstance(keys, list) and keys else "",
+        is_redelivered=None if redelivered is None else bool(redelivered),
+        app_id=properties.get("app_id"),
+        message_id=properties.get("message_id"),
+        timestamp=properties.get("timestamp"),
+    )
+
+
+def _table(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
 
 
 def _is_task(headers: Mapping[str, Any]) -> bool:

@@ -104,7 +104,7 @@ async def _exchange_source(
     exchange = await _described(connection, name)
     if exchange.kind not in _COPYING:
         sentence = (
-            f"Exchange {name} is of type {exchange.kind}, which may hand a message to only one of its queues: a "
+            f"Exchange {name} is of type {exchange.kind}, which may hand a message to one queue only: a "
             f"queue to watch it could take messages from others; {_by_the_tracer('QUEUE')}"
         )
         raise Refusal(sentence)

@@ -172,8 +172,8 @@ class RedisWatcher:
         names = [name for name in map(_text, sorted(known)) if not _OWN.search(name)]
         others = f"; it has {', '.join(names[:_MOST_NAMES])}" if names else ""
         sentence = (
-            f"Redis at {self._url.server} has no queue {self._url.name} in database {self._database}{others}. "
-            "A queue is there once a worker consumes from it, or a message was sent."
+            f"Redis at {self._url.server} has no queue {self._url.name} in database {self._database}{others}"
+            ". A queue is there once a worker consumes from it, or a message was sent."
         )
         raise Refusal(sentence)
 
