@@ -15,6 +15,7 @@ import asyncio
 import re
 import signal
 import threading
+import time
 from collections import deque
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
@@ -31,7 +32,7 @@ from spakky.tracing.cli.tail.kombu_message import (
     queue_in,
     watched_in,
 )
-from spakky.tracing.cli.tail.redis_monitor import has_echo, push_in
+from spakky.tracing.cli.tail.redis_monitor import arguments_in, has_echo, push_in
 
 try:
     import redis
@@ -57,6 +58,7 @@ _OPTIONS: Final = frozenset(
 _PORT: Final = 6379
 _PATIENCE_SECONDS: Final = 10
 _LOOK_SECONDS: Final = 0.2
+_ASKING_SECONDS: Final = 2.5
 _MOST_UNREAD: Final = 50_000
 _MOST_WAITING: Final = 10_000
 _SCAN_COUNT: Final = 1_000
@@ -130,18 +132,18 @@ class RedisWatcher:
         """Read, in a thread of its own, until the *feed* is closed."""
         try:
             with redis.Redis.from_url(self._address, **_connecting()) as client:
-                self._make_sure(client)
-                self._monitor(client, feed)
+                missing = self._missing(client)
+                self._monitor(client, feed, missing)
         except Refusal as refusal:
             feed.fail(refusal)
         except (RedisError, OSError) as error:
             feed.fail(Refusal(self._why(error)))
 
-    def _make_sure(self, client: redis.Redis) -> None:
-        """Find out whether there is such a queue.
+    def _missing(self, client: redis.Redis) -> Refusal | None:
+        """Return what is said if nobody asks for the queue soon, `None` if it is known.
 
         Raises:
-            Refusal: There is none, or it cannot be watched.
+            Refusal: It cannot be watched.
         """
         name, queue = self._url.name, self._url.name.encode()
         for prefix, library in _OTHERS.items():
@@ -155,39 +157,44 @@ class RedisWatcher:
         if kind not in {b"none", b"list"}:
             sentence = f"{name} in Redis at {self._url.server} is no queue of Celery's, but a {_text(kind)}."
             raise Refusal(sentence)
-        if kind == b"none" and not client.exists(*keys_of(queue)):
-            self._find_binding(client, queue)
-
-    def _find_binding(self, client: redis.Redis, queue: bytes) -> None:
-        """Look for an empty queue where kombu says which there are.
-
-        Raises:
-            Refusal: There is none.
-        """
-        if queue in _members(client, BINDINGS + queue):
-            return
+        if kind == b"list" or client.exists(*keys_of(queue)) or queue in _members(client, BINDINGS + queue):
+            return None
         known, has_all = _bound_queues(client)
-        if queue in known or not has_all:
-            return
+        return None if queue in known or not has_all else self._unknown(known)
+
+    def _unknown(self, known: set[bytes]) -> Refusal:
         names = [name for name in map(_text, sorted(known)) if not _OWN.search(name)]
         others = f"; it has {', '.join(names[:_MOST_NAMES])}" if names else ""
         sentence = (
             f"Redis at {self._url.server} has no queue {self._url.name} in database {self._database}{others}"
             ". A queue is there once a worker consumes from it, or a message was sent."
         )
-        raise Refusal(sentence)
+        return Refusal(sentence)
 
-    def _monitor(self, client: redis.Redis, feed: _Feed) -> None:
+    def _monitor(self, client: redis.Redis, feed: _Feed, missing: Refusal | None) -> None:
         connection: Any = client.connection_pool.make_connection()
         try:
             connection.connect()
             connection.send_command("MONITOR")
             connection.read_response()
+            if missing is not None and not self._is_asked_for(connection, feed):
+                raise missing
             waiting = self._waiting(client, connection) if self._from_beginning else []
             feed.put(waiting)
             self._follow(connection, feed)
         finally:
             connection.disconnect()
+
+    def _is_asked_for(self, connection: Any, feed: _Feed) -> bool:  # noqa: ANN401 - see redis-py
+        """Tell whether any command names the queue soon: a worker that waits asks every second."""
+        queue = self._url.name.encode()
+        deadline = time.monotonic() + _ASKING_SECONDS
+        while not feed.is_closed and time.monotonic() < deadline:
+            if connection.can_read(timeout=_LOOK_SECONDS) and queue in arguments_in(
+                connection.read_response(disable_decoding=True)
+            ):
+                return True
+        return False
 
     def _waiting(self, client: redis.Redis, connection: Any) -> list[Watched]:  # noqa: ANN401 - see redis-py
         """Return what waits, the next one first; and read up to where MONITOR saw the question."""

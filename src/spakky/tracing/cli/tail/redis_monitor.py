@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from typing import Final, NamedTuple
 
-__all__ = ["Push", "has_echo", "push_in"]
+__all__ = ["Push", "arguments_in", "has_echo", "push_in"]
 
 _TEXT: Final = rb'[^"\\]*(?:\\.[^"\\]*)*'
 _PUSH: Final = re.compile(
@@ -48,6 +48,11 @@ def push_in(line: bytes) -> Push | None:
     if match is None:
         return None
     return Push(int(match["database"]), _unescaped(match["key"]), match["values"])
+
+
+def arguments_in(line: bytes) -> list[bytes]:
+    """Return the command of a *line* and its arguments."""
+    return [_unescaped(value) for value in _VALUE.findall(line)]
 
 
 def has_echo(line: bytes, text: bytes) -> bool:
