@@ -171,7 +171,7 @@ def test_other_queues_databases_and_commands_are_not_seen(there: Place) -> None:
     value = json.dumps({"headers": {}, "properties": {"app_id": "elsewhere"}})
 
     with tail("--json", "--count=1", there.url) as running:
-        with redis.Redis.from_url(there.server, db=1) as other:
+        with redis.Redis.from_url(f"{there.server.rpartition(chr(47))[0]}/1") as other:
             other.lpush(there.name, value)
             other.delete(there.name)
         there.client.lpush(f"{there.name}-2", value)
@@ -245,7 +245,7 @@ def test_keys_and_values_are_read_as_they_were_sent(redis_url: str, key: bytes) 
         client.rpush(name, *HOSTILE)
         client.echo(token)
         client.delete(name)
-        lines = []
+        lines: list[bytes] = []
         while not (lines and has_echo(lines[-1], token)):
             lines.append(monitoring.read_response(disable_decoding=True))
         monitoring.disconnect()
@@ -283,11 +283,11 @@ async def test_a_lost_connection_is_one_sentence(there: Place) -> None:
 @contextmanager
 def user_of(client: redis.Redis, *rights: str) -> Iterator[str]:
     name = f"user{uuid4().hex}"
-    client.execute_command("ACL", "SETUSER", name, "on", ">secret", "allkeys", *rights)
+    client.acl_setuser(name, enabled=True, passwords=["+secret"], keys=["*"], commands=list(rights))
     try:
         yield name
     finally:
-        client.execute_command("ACL", "DELUSER", name)
+        client.acl_deluser(name)
 
 
 def test_a_user_without_the_right_is_told_which(there: Place) -> None:

@@ -16,6 +16,7 @@ from spakky.tracing.cli.tail.amqp_connection import (
     PATIENCE_SECONDS,
     AMQPError,
     ChannelClosedByBroker,
+    ConnectionClosed,
     connect,
 )
 from spakky.tracing.cli.tail.amqp_message import AmqpMessage, traced_from, watched_from
@@ -146,7 +147,8 @@ class AmqpWatcher:
     def _ended(self, error: AMQPError) -> str:
         if isinstance(error, ChannelClosedByBroker):
             return f"RabbitMQ at {self._url.server} ends the watch of {self._url.name}: {error.reply_text}."
-        return f"The connection to RabbitMQ at {self._url.server} was lost ({type(error).__name__})."
+        reason = error.reply_text if isinstance(error, ConnectionClosed) else type(error).__name__
+        return f"The connection to RabbitMQ at {self._url.server} was lost: {reason}."
 
     async def _end(self, connection: Connection) -> None:
         with suppress(AMQPError, TimeoutError):

@@ -26,6 +26,7 @@ try:
         AMQPError,
         AuthenticationError,
         ChannelClosedByBroker,
+        ConnectionClosed,
         ConnectionClosedByBroker,
         ProbableAccessDeniedError,
         ProbableAuthenticationError,
@@ -46,6 +47,7 @@ __all__ = [
     "Channel",
     "ChannelClosedByBroker",
     "Connection",
+    "ConnectionClosed",
     "connect",
 ]
 

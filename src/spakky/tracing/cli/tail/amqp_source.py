@@ -6,6 +6,7 @@ Facts:
 - RabbitMQ looks at some arguments before it creates anything: with an `alternate-exchange` or an
   `x-dead-letter-exchange` that is a number, it never creates, and so it can be asked without a risk.
 - A stream queue does not compare `x-dead-letter-exchange`, each other type does.
+- It quotes a type with a hyphen twice: `''x-random''`.
 - Plugins have exchanges that hand each message to one of their queues: a queue of ours would take some.
 - An auto-delete exchange is deleted with its last binding, which may be ours.
 - Celery sends to a queue of a direct exchange by the default exchange, whatever exchange it has declared.
@@ -40,7 +41,7 @@ _NOT_FOUND: Final = 404
 _LOCKED: Final = 405
 _DIFFERS: Final = re.compile(
     r"inequivalent arg '(?P<argument>[^']*)' for (?:exchange|queue) .*"
-    r" current is (?:the value )?'(?P<current>[^']*)'(?: of type '[^']*')?",
+    r" current is (?:the value )?'{1,2}(?P<current>[^']*)'(?: of type '[^']*')?",
     re.DOTALL,
 )
 _DIFFERS_SOMEHOW: Final = re.compile(r"inequivalent arg '(?P<argument>[^']*)'")
@@ -197,7 +198,7 @@ async def _described(connection: Connection, name: str) -> _Exchange:
         if refused is None or differs is None:
             raise Refusal(_unknown(name, refused))
         argument = differs["argument"]
-        if argument not in asked:
+        if argument not in asked or asked["type"] not in _COPYING:  # some plugins fail on further questions
             return _Exchange(kind=asked["type"], is_auto_delete=asked["auto_delete"])
         current = _current(refused)
         asked[argument] = current if argument == "type" else current == "true"

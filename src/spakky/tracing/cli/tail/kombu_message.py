@@ -6,8 +6,8 @@ Facts (kombu 5.7, kombu.transport.redis and .virtual):
   again with `redelivered` in its headers and its `delivery_info`.
 - A priority other than 0 has a list of its own: the queue's name, `\x06\x16` and a number.
 - An empty list is no key. But a queue that was declared is a member of its exchange's set,
-  `_kombu.binding.EXCHANGE`: routing key, pattern and queue, with `\x06\x16` between. Celery names the exchange
-  as the queue.
+  `_kombu.binding.EXCHANGE`: routing key, pattern and queue, with `\x06\x16` between. The exchange has the name
+  of the queue unless Celery is told otherwise.
 """
 
 from __future__ import annotations
