@@ -172,7 +172,7 @@ def test_an_application_names_itself(amqp_url: str, channel: BlockingChannel) ->
 @pytest.mark.parametrize("durable", [True, False])
 @pytest.mark.parametrize("internal", [True, False])
 def test_an_exchange_is_told_whatever_else_it_is_like(
-    amqp_url: str, channel: BlockingChannel, durable: bool, internal: bool
+    amqp_url: str, channel: BlockingChannel, *, durable: bool, internal: bool
 ) -> None:
     name = f"tail's 'current is '-{uuid4().hex}"
     channel.exchange_declare(
@@ -266,7 +266,7 @@ STREAMS: list[dict[str, Any]] = [
 @pytest.mark.parametrize("arguments", STREAMS)
 @pytest.mark.parametrize("from_beginning", [True, False])
 def test_a_stream_is_read(
-    amqp_url: str, channel: BlockingChannel, arguments: dict[str, Any], from_beginning: bool
+    amqp_url: str, channel: BlockingChannel, arguments: dict[str, Any], *, from_beginning: bool
 ) -> None:
     old, new = traceparents(2)
     options = ["--from-beginning", "--count=2"] if from_beginning else ["--count=1"]
@@ -282,10 +282,12 @@ def test_a_stream_is_read(
 
 
 def test_a_stream_that_is_deleted_ends_the_watch(amqp_url: str, channel: BlockingChannel) -> None:
-    with queue_of(channel, **{"x-queue-type": "stream"}) as name:
-        with tail(f"{amqp_url.rstrip('/')}/{name}") as running:
-            channel.queue_delete(name)
-            ended = running.ended()
+    with (
+        queue_of(channel, **{"x-queue-type": "stream"}) as name,
+        tail(f"{amqp_url.rstrip('/')}/{name}") as running,
+    ):
+        channel.queue_delete(name)
+        ended = running.ended()
 
     assert ended.code == 2
     assert "was deleted" in ended.errors
@@ -422,11 +424,13 @@ def test_tasks_of_celery_are_watched_while_a_worker_gets_each(
 ) -> None:
     name = f"shop-{uuid4().hex}"
     queue = Queue(name, Exchange(name, "topic", durable=False), "orders.#", auto_delete=True, durable=False)
-    with open_shop(amqp_url, queue) as shop:
-        with tail("--json", "--count=4", f"{amqp_url.rstrip('/')}/{name}") as running:
-            sent = [shop.pay.apply_async([number]) for number in (1, 2, -3)]
-            shop.wait_for(1, 2, -3)
-            found = running.messages()
+    with (
+        open_shop(amqp_url, queue) as shop,
+        tail("--json", "--count=4", f"{amqp_url.rstrip('/')}/{name}") as running,
+    ):
+        sent = [shop.pay.apply_async([number]) for number in (1, 2, -3)]
+        shop.wait_for(1, 2, -3)
+        found = running.messages()
     channel.exchange_delete(name)
 
     assert {each["verdict"] for each in found} == {"valid"}

@@ -115,11 +115,13 @@ class TestTailOfAQueue(TailContract):
 @pytest.mark.parametrize("protocol", [1, 2])
 def test_tasks_of_celery_are_watched_while_a_worker_gets_each(redis_url: str, protocol: int) -> None:
     name = f"shop-{uuid4().hex}"
-    with open_shop(redis_url, Queue(name), protocol=protocol) as shop:
-        with tail("--json", "--count=4", f"{redis_url}/{name}") as running:
-            sent = [shop.pay.apply_async([number]) for number in (1, 2, -3)]
-            shop.wait_for(1, 2, -3)
-            found = running.messages()
+    with (
+        open_shop(redis_url, Queue(name), protocol=protocol) as shop,
+        tail("--json", "--count=4", f"{redis_url}/{name}") as running,
+    ):
+        sent = [shop.pay.apply_async([number]) for number in (1, 2, -3)]
+        shop.wait_for(1, 2, -3)
+        found = running.messages()
 
     assert {each["verdict"] for each in found} == {"valid"}
     assert [each["message_id"] for each in found] == [*(each.id for each in sent), sent[-1].id]  # a retry
@@ -218,7 +220,7 @@ def test_a_message_that_is_not_celerys_has_no_context(there: Place) -> None:
             there.client.lpush(there.name, value)
         found = running.messages()
 
-    assert {(each["verdict"], each["producer"]) for each in found} == {("missing", "(no message of Celery)")}
+    assert {(each["verdict"], each["producer"]) for each in found} == {("missing", "(not Celery's)")}
 
 
 HOSTILE = [

@@ -6,8 +6,8 @@ Facts (kombu 5.7, kombu.transport.redis and .virtual):
   again with `redelivered` in its headers and its `delivery_info`.
 - A priority other than 0 has a list of its own: the queue's name, `\x06\x16` and a number.
 - An empty list is no key. But a queue that was declared is a member of its exchange's set,
-  `_kombu.binding.EXCHANGE`: routing key, pattern and queue, with `\x06\x16` between. The exchange has the name
-  of the queue unless Celery is told otherwise.
+  `_kombu.binding.EXCHANGE`: routing key, pattern and queue, with `\x06\x16` between.
+  Celery names the exchange as the queue, unless it is told otherwise.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ BINDINGS: Final = b"_kombu.binding."
 """What the name of an exchange's set begins with."""
 
 _PRIORITIES: Final = range(1, 10)
-_FOREIGN: Final = "(no message of Celery)"
+_FOREIGN: Final = "(not Celery's)"
 
 
 def keys_of(queue: bytes) -> list[bytes]:
