@@ -63,7 +63,8 @@ class Place(Station):
 
         def all_are_there() -> bool:
             _, properties, _ = self.channel.basic_get(self.queue, auto_ack=True)
-            received.extend([] if properties is None else [dict(properties.headers or {})])
+            headers: Any = None if properties is None else dict(properties.headers or {})
+            received.extend([] if headers is None else [headers])
             return len(received) == count
 
         wait_until(all_are_there, f"{len(received)} messages arrived")

@@ -24,7 +24,7 @@ from spakky.tracing.cli.tail.amqp_source import TRACER, ExchangeSource, StreamSo
 from spakky.tracing.cli.tail.broker_url import broker_url, refuse_url
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Sequence
+    from collections.abc import AsyncGenerator, Mapping, Sequence
 
     from pika import BasicProperties
     from pika.spec import Basic
@@ -284,7 +284,7 @@ async def _bound_queue(channel: Channel, source: ExchangeSource) -> str:
 
 def _watched(arrived: _Arrived) -> Watched:
     method, properties, stream = arrived
-    headers: dict[str, Any] = properties.headers or {}
+    headers: Mapping[str, Any] = properties.headers or {}
     if method.exchange == TRACER:
         return watched_from(traced_from(headers))
     message = AmqpMessage(
