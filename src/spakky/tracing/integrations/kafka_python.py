@@ -131,7 +131,12 @@ class _Producer(ObjectProxy):  # type: ignore[type-arg] # wrapt 2.1 cannot be su
         try:
             delivery = publishing.send(
                 lambda headers: self.__wrapped__.send(
-                    topic, value, key, _lent(headers, publishing), partition, timestamp_ms
+                    topic,
+                    value,
+                    key,
+                    headers=_lent(headers, publishing),  # OpenTelemetry's instrumentation fails on a None by place
+                    partition=partition,
+                    timestamp_ms=timestamp_ms,
                 ),
                 _is_too_large,
             )
