@@ -97,7 +97,8 @@ def place(shop: Any) -> None:
 
 def bill(shop: Any, spans: Spans) -> None:
     if hasattr(shop, "app"):
-        start_worker(shop.app, perform_ping_check=False).__enter__()
+        shop.worker = start_worker(shop.app, perform_ping_check=False)  # kept: its end would be waited for
+        shop.worker.__enter__()
         spans.wait_for(SpanKind.CONSUMER)
     else:
         called(shop.bill)
