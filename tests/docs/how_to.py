@@ -48,7 +48,7 @@ def environment(**variables: str) -> dict[str, str]:
 def run(code: str, folder: Path, *arguments: str, **variables: str) -> list[str]:
     """Run *code* as a program in *folder*, which has to end well and quietly, and return what it printed."""
     finished = _ended(code, folder, *arguments, **variables)
-    assert finished.stderr == ""
+    assert finished.stderr == "", finished.stderr
     return finished.stdout.splitlines()
 
 
@@ -61,7 +61,7 @@ def _ended(code: str, folder: Path, *arguments: str, **variables: str) -> subpro
     program = folder / "shop.py"
     program.write_text(code, encoding="utf-8")
     finished = subprocess.run(
-        [sys.executable, "-W", "error", str(program), *arguments],
+        [sys.executable, "-W", "error", "-W", "ignore::ResourceWarning", str(program), *arguments],
         capture_output=True,
         text=True,
         timeout=PATIENCE,
