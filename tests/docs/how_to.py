@@ -12,21 +12,24 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["HOW_TO", "Code", "code_of", "environment", "logged", "run", "with_names"]
+__all__ = ["Code", "code_of", "environment", "logged", "run", "text_of", "with_names"]
 
 Code = dict[str, list[str]]
 """The blocks of a page in their order, by the heading that they stand under."""
 
 PROJECT: Final = Path(__file__).parents[2]
-HOW_TO: Final = PROJECT / "docs" / "how-to"
 PATIENCE: Final = 60
 
 
-def code_of(page: Path) -> Code:
-    """Return the Python of *page*."""
-    text = page.read_text(encoding="utf-8")
+def text_of(page: str) -> str:
+    """Return what is in *page*, a path within the project."""
+    return (PROJECT / page).read_text(encoding="utf-8")
+
+
+def code_of(page: str) -> Code:
+    """Return the Python of *page*, a path within the project."""
     code: Code = {}
-    for part in re.split(r"^##+ ", text, flags=re.MULTILINE):
+    for part in re.split(r"^##+ ", text_of(page), flags=re.MULTILINE):
         heading, _, rest = part.partition("\n")
         if blocks := re.findall(r"^```python\n(.*?)^```", rest, re.DOTALL | re.MULTILINE):
             code[heading] = blocks

@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import importlib
 import inspect
-import json
 import logging
 import os
 import sys
@@ -97,8 +96,9 @@ def place(shop: Any) -> None:
 
 def bill(shop: Any, spans: Spans) -> None:
     if hasattr(shop, "app"):
-        shop.worker = start_worker(shop.app, perform_ping_check=False)  # kept: its end would be waited for
-        shop.worker.__enter__()
+        worker: Any = start_worker(shop.app, perform_ping_check=False)
+        worker.__enter__()
+        shop.worker = worker  # kept: its end would be waited for
         spans.wait_for(SpanKind.CONSUMER)
     else:
         called(shop.bill)
@@ -107,7 +107,6 @@ def bill(shop: Any, spans: Spans) -> None:
 def answer(action: str, shop: Any, spans: Spans) -> None:
     with contextlib.redirect_stdout(sys.stderr):
         place(shop) if action == "place" else bill(shop, spans)
-    print(json.dumps(spans.take()), flush=True)
 
 
 def answer_in_child(action: str, shop: Any, spans: Spans) -> None:

@@ -7,17 +7,18 @@ from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
 import pytest
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
 
 from contract.contexts import STALE, TRACEPARENT
 from contract.receiving import SENDER
-from docs.how_to import HOW_TO, code_of, run, with_names
+from docs.how_to import code_of, run, with_names
 from spakky.tracing.context import TraceContext
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-CODE: Final = code_of(HOW_TO / "batches.md")
+CODE: Final = code_of("docs/how-to/batches.md")
 
 
 def said_by(code: str, names: dict[str, str], folder: Path) -> dict[str, list[str]]:
@@ -35,7 +36,9 @@ def topics(kafka_address: str) -> dict[str, str]:
     names = {"localhost:9092": kafka_address}
     names |= {f'"{topic}"': f'"{topic}-{uuid4().hex}"' for topic in ("orders", "reports")}
     admin = AdminClient({"bootstrap.servers": kafka_address})
-    created = admin.create_topics([NewTopic(names[f'"{topic}"'].strip('"'), 1) for topic in ("orders", "reports")])
+    created = admin.create_topics(
+        [NewTopic(names[f'"{topic}"'].strip('"'), 1) for topic in ("orders", "reports")]
+    )
     for topic in created.values():
         topic.result(30)
     return names
@@ -104,18 +107,20 @@ def test_relations_do_what_the_table_says(
         {"trace": {"traceparent": header}, "relation": relation}
         for header, relation in zip([TRACEPARENT, STALE], relations, strict=True)
     ]
-    with TraceContext.use(TraceContext.new_root()) as current, parts.process_batch(
-        messages, relation=lambda part: part["relation"]
-    ) as batch:
+    with (
+        TraceContext.use(TraceContext.new_root()) as current,
+        parts.process_batch(messages, relation=lambda part: part["relation"]) as batch,
+    ):
         assert current is not None
         assert (batch.context.parent_span_id == current.span_id) is is_child
         assert [link.to_traceparent() for link in batch.links] == links
 
 
 def test_where_all_are_switched_off_the_block_changes_nothing(parts: Any) -> None:
-    with TraceContext.use(SENDER), parts.process_batch(
-        [{"trace": {"traceparent": TRACEPARENT}}], enabled={"parts": False}
-    ) as batch:
+    with (
+        TraceContext.use(SENDER),
+        parts.process_batch([{"trace": {"traceparent": TRACEPARENT}}], enabled={"parts": False}) as batch,
+    ):
         assert batch.context is None
         assert TraceContext.get() is SENDER
 

@@ -10,12 +10,12 @@ from uuid import uuid4
 
 import pytest
 
-from docs.how_to import HOW_TO, code_of, environment, run, with_names
+from docs.how_to import code_of, environment, run, with_names
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-CODE: Final = code_of(HOW_TO / "own-carrier.md")
+CODE: Final = code_of("docs/how-to/own-carrier.md")
 
 
 @pytest.fixture

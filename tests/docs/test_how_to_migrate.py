@@ -16,13 +16,13 @@ from uuid import uuid4
 import pytest
 from pika import BlockingConnection, URLParameters
 
-from docs.how_to import HOW_TO, code_of, environment, logged, run, with_names
+from docs.how_to import code_of, environment, logged, run, text_of, with_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PAGE: Final = HOW_TO / "migrate-from-opentelemetry.md"
-TEXT: Final = PAGE.read_text(encoding="utf-8")
+PAGE: Final = "docs/how-to/migrate-from-opentelemetry.md"
+TEXT: Final = text_of(PAGE)
 CODE: Final = code_of(PAGE)
 PATIENCE: Final = 30
 BAGGAGE: Final = {"tenant": "acme"}
@@ -70,7 +70,12 @@ class Service:
 def serving(code: str, folder: Path, *instrumentor: str, **variables: str) -> Iterator[Service]:
     program = folder / f"{uuid4().hex}.py"
     program.write_text(code, encoding="utf-8")
-    command = [sys.executable, str(Path(__file__).with_name("telemetry_shop.py")), str(program), *instrumentor]
+    command = [
+        sys.executable,
+        str(Path(__file__).with_name("telemetry_shop.py")),
+        str(program),
+        *instrumentor,
+    ]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment(**variables)
     ) as process:
@@ -98,7 +103,7 @@ class Hop:
 
     @property
     def send(self) -> Span:
-        return [span for span in self.placed if span["kind"] == "PRODUCER"][0]
+        return next(span for span in self.placed if span["kind"] == "PRODUCER")
 
     @property
     def processing(self) -> Span:
@@ -147,7 +152,10 @@ class Traffic:
 
 @pytest.fixture(scope="module", params=INSTRUMENTORS)
 def traffic(
-    request: pytest.FixtureRequest, kafka_address: str, amqp_url: str, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    kafka_address: str,
+    amqp_url: str,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Traffic]:
     names = {"localhost:9092": kafka_address, "amqp://guest:guest@localhost/": amqp_url}
     traffic = Traffic(request.param, names, tmp_path_factory.mktemp("shop"))
@@ -159,9 +167,9 @@ def traffic(
 
 
 def test_each_instrumentation_has_a_pair_of_blocks() -> None:
-    assert {heading: len(blocks) for heading, blocks in CODE.items() if heading in INSTRUMENTORS} == dict.fromkeys(
-        INSTRUMENTORS, 2
-    )
+    assert {
+        heading: len(blocks) for heading, blocks in CODE.items() if heading in INSTRUMENTORS
+    } == dict.fromkeys(INSTRUMENTORS, 2)
 
 
 @pytest.mark.parametrize("sender", Traffic.VERSIONS)
@@ -205,7 +213,9 @@ def test_the_names_of_spans_are_those_of_the_table(traffic: Traffic) -> None:
 def test_there_is_one_span_for_each_operation(traffic: Traffic) -> None:
     new, old = traffic.hops["after", "after"], traffic.hops["before", "before"]
 
-    assert [(span["kind"], span["by"]) for span in (*new.placed, *new.billed) if span["kind"] != "INTERNAL"] == [
+    assert [
+        (span["kind"], span["by"]) for span in (*new.placed, *new.billed) if span["kind"] != "INTERNAL"
+    ] == [
         ("PRODUCER", "spakky.tracing"),
         ("CONSUMER", "spakky.tracing"),
     ]
@@ -217,7 +227,10 @@ def test_rolled_back_by_the_environment_it_is_as_before(traffic: Traffic) -> Non
     old, back = traffic.hops["before", "before"], traffic.hops["rolled back", "rolled back"]
 
     for hop in (old, back):
-        assert {span["by"].partition(".")[0] for span in (*hop.placed, *hop.billed)} == {"opentelemetry", "shop"}
+        assert {span["by"].partition(".")[0] for span in (*hop.placed, *hop.billed)} == {
+            "opentelemetry",
+            "shop",
+        }
     assert [span["kind"] for span in back.placed] == [span["kind"] for span in old.placed]
     assert [span["kind"] for span in back.billed] == [span["kind"] for span in old.billed]
 
@@ -251,7 +264,7 @@ def test_what_is_disabled_has_these_names() -> None:
 
 
 def test_what_fails_elsewhere_has_these_numbers() -> None:
-    known = (HOW_TO.parent / "pain-points.md").read_text(encoding="utf-8")
+    known = text_of("docs/pain-points.md")
 
     for number in re.findall(r"[AKC]-\d\d", TEXT):
         assert f"| {number} |" in known

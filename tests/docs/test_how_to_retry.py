@@ -8,20 +8,25 @@ import sys
 from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
 
-from docs.how_to import HOW_TO, code_of, environment, run, with_names
+from docs.how_to import code_of, environment, run, with_names
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-CODE: Final = code_of(HOW_TO / "retries-and-dead-letters.md")
+CODE: Final = code_of("docs/how-to/retries-and-dead-letters.md")
 
 
 def block(heading: str, name: str | None = None, **addresses: str) -> str:
     (blocks,) = [blocks for found, blocks in CODE.items() if found.startswith(heading)]
     name = name or f"orders-{uuid4().hex}"
-    written = {"kafka": "localhost:9092", "amqp": "amqp://guest:guest@localhost/", "redis": "redis://localhost"}
+    written = {
+        "kafka": "localhost:9092",
+        "amqp": "amqp://guest:guest@localhost/",
+        "redis": "redis://localhost",
+    }
     code = with_names(blocks[0], {written[broker]: there for broker, there in addresses.items()})
     return re.sub('"orders(?=["-])', f'"{name}', code)
 

@@ -9,20 +9,21 @@ import pytest
 
 from contract.contexts import TRACEPARENT
 from contract.receiving import SENDER
-from docs.how_to import HOW_TO, code_of, run, with_names
+from docs.how_to import code_of, run, with_names
 from spakky.tracing.baggage import Baggage
 from spakky.tracing.boundaries.client import Client
 from spakky.tracing.boundaries.verbs import Verbs
 from spakky.tracing.carriers.amqp import CARRIER, delivery_from
 from spakky.tracing.context import TraceContext
 from spakky.tracing.recorder import MemoryRecorder
-from spakky.tracing.trace_state import TraceState
 from spakky.tracing.w3c_propagator import W3C
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-CODE: Final = code_of(HOW_TO / "trust-boundaries.md")
+    from spakky.tracing.trace_state import TraceState
+
+CODE: Final = code_of("docs/how-to/trust-boundaries.md")
 QUEUES: Final = ("orders", "imports", "webhooks", "partners")
 
 letters: Final[Verbs[dict[str, Any], dict[str, Any]]] = Verbs(
@@ -45,7 +46,10 @@ def named(code: str, amqp_url: str) -> str:
 
 
 def test_every_block_has_its_test() -> None:
-    assert {heading: len(blocks) for heading, blocks in CODE.items()} == {"What comes in": 1, "What goes out": 1}
+    assert {heading: len(blocks) for heading, blocks in CODE.items()} == {
+        "What comes in": 1,
+        "What goes out": 1,
+    }
 
 
 def test_each_relation_does_what_the_table_says(amqp_url: str, tmp_path: Path) -> None:
@@ -81,9 +85,12 @@ def propagators() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("name", "left"), [("traceparent only", ["app", "traceparent"]), ("no baggage", ["app", "baggage", "traceparent"])]
+    ("name", "left"),
+    [("traceparent only", ["app", "traceparent"]), ("no baggage", ["app", "baggage", "traceparent"])],
 )
-def test_what_is_in_the_headers_already_is_taken_out_as_far_as_the_page_says(name: str, left: list[str]) -> None:
+def test_what_is_in_the_headers_already_is_taken_out_as_far_as_the_page_says(
+    name: str, left: list[str]
+) -> None:
     stale = {"app": "1", "traceparent": TRACEPARENT, "tracestate": "old=1", "baggage": "old=1"}
 
     with TraceContext.use(TraceContext.new_root()) as context:
@@ -94,7 +101,9 @@ def test_what_is_in_the_headers_already_is_taken_out_as_far_as_the_page_says(nam
     assert headers["traceparent"] == context.to_traceparent()
 
 
-@pytest.mark.parametrize(("name", "left"), [("traceparent only", {}), ("no baggage", {"baggage": "sentry-trace_id=1"})])
+@pytest.mark.parametrize(
+    ("name", "left"), [("traceparent only", {}), ("no baggage", {"baggage": "sentry-trace_id=1"})]
+)
 def test_members_of_sentrys_stay_where_the_page_says_so(name: str, left: dict[str, str]) -> None:
     with TraceContext.use(SENDER.with_baggage(Baggage({"customer": "acme"}))):
         headers = letters.headers({"baggage": "sentry-trace_id=1"}, propagator=propagators()[name])
@@ -112,9 +121,8 @@ def test_a_forged_number_of_attempts_is_on_the_span(relation: Any, links: list[s
     recorder = MemoryRecorder()
 
     with letters.process(FORGED, relation=relation, tracer=recorder) as processing:
-        assert (processing.context is not None) and dict(processing.context.baggage) == (
-            {"role": "admin"} if relation == "child" else {}
-        )
+        assert processing.context is not None
+        assert dict(processing.context.baggage) == ({"role": "admin"} if relation == "child" else {})
 
     (span,) = recorder.spans
     assert (span.attempt, [link.span_id for link in span.links]) == (8, links)

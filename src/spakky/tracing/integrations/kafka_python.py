@@ -134,7 +134,9 @@ class _Producer(ObjectProxy):  # type: ignore[type-arg] # wrapt 2.1 cannot be su
                     topic,
                     value,
                     key,
-                    headers=_lent(headers, publishing),  # OpenTelemetry's instrumentation fails on a None by place
+                    headers=_lent(
+                        headers, publishing
+                    ),  # OpenTelemetry's instrumentation fails on a None by place
                     partition=partition,
                     timestamp_ms=timestamp_ms,
                 ),
