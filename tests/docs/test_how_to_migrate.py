@@ -193,7 +193,7 @@ def test_an_old_consumer_finds_a_new_sender_as_it_finds_an_old_one(traffic: Traf
 
 
 def test_what_an_old_consumer_of_kafka_does_is_in_another_trace(traffic: Traffic) -> None:
-    """K-09, K-10, K-11: as the page says of it."""
+    """What the page says of K-09, K-10 and K-11."""
     hop = traffic.hops["before", "before"]
 
     assert (hop.bill["trace_id"] == hop.place["trace_id"]) is (traffic.client not in KAFKA)

@@ -134,9 +134,8 @@ class _Producer(ObjectProxy):  # type: ignore[type-arg] # wrapt 2.1 cannot be su
                     topic,
                     value,
                     key,
-                    headers=_lent(
-                        headers, publishing
-                    ),  # OpenTelemetry's instrumentation fails on a None by place
+                    # By name: OpenTelemetry's instrumentation fails where a None is given by place.
+                    headers=_lent(headers, publishing),
                     partition=partition,
                     timestamp_ms=timestamp_ms,
                 ),
