@@ -131,7 +131,13 @@ class _Producer(ObjectProxy):  # type: ignore[type-arg] # wrapt 2.1 cannot be su
         try:
             delivery = publishing.send(
                 lambda headers: self.__wrapped__.send(
-                    topic, value, key, _lent(headers, publishing), partition, timestamp_ms
+                    topic,
+                    value,
+                    key,
+                    # By name: OpenTelemetry's instrumentation fails where a None is given by place.
+                    headers=_lent(headers, publishing),
+                    partition=partition,
+                    timestamp_ms=timestamp_ms,
                 ),
                 _is_too_large,
             )
