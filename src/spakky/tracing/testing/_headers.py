@@ -44,7 +44,7 @@ def _article(message: object) -> str:
 
 def _native_headers(message: object) -> object:
     """Return what a *message* has for headers, `_MISSING` if nothing looks like it."""
-    if isinstance(message, Mapping):
+    if isinstance(message, Mapping) and not hasattr(message, "headers"):  # requests of servers are mappings
         return _of_mapping(message)
     found = _of_object(message)
     if found is not _MISSING or not isinstance(message, (list, tuple)):

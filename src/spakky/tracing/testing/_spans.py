@@ -156,9 +156,9 @@ class Spans(Sequence[Span]):
         wanted = dict(pair for sender in senders for pair in self._identities(sender))
         found = {(link.trace_id, link.span_id) for span in self for link in span.links}
         if missing := [f"no link to {told}, {ids(*key)}" for key, told in wanted.items() if key not in found]:
-            fail(f"{self._told()} must link to {len(wanted)} senders, but:", missing)
+            fail(f"{self._told()} must link to all of these senders, but there is:", missing)
         if others := [f"a link to {self._who(key)}, {ids(*key)}" for key in sorted(found - wanted.keys())]:
-            fail(f"{self._told()} must link to {len(wanted)} senders only, but there is:", others)
+            fail(f"{self._told()} must link to these senders only, but there is:", others)
         return self
 
     def must_be_attempts(self, *numbers: int) -> Self:
