@@ -96,11 +96,11 @@ def test_a_thread_is_waited_for(traces: Traces) -> None:
 def test_what_does_not_come_is_told(traces: Traces) -> None:
     send()
     with pytest.raises(AssertionError) as caught:
-        traces.wait_for("send orders", "process orders", count=2, timeout=0.05)
+        traces.wait_for("send orders", "process orders", count=2, timeout=0.05, system="shop")
 
     assert str(caught.value).splitlines()[0] == (
-        "after 0.05 seconds there are 1 of 2 that is 'send orders' by its name or destination, "
-        "0 of 2 that is 'process orders' by its name or destination; recorded were:"
+        "after 0.05 seconds there are 1 of 2 for 'send orders', 0 of 2 for 'process orders'"
+        " with system 'shop'; recorded were:"
     )
 
 
@@ -116,7 +116,7 @@ async def test_a_task_is_waited_for(traces: Traces) -> None:
     await traces.wait_for_async("process orders")
     await task
 
-    with pytest.raises(AssertionError, match=r"after 0\.02 seconds there are 0 of 1 that is 'x'"):
+    with pytest.raises(AssertionError, match=r"after 0\.02 seconds there are 0 of 1 for 'x'"):
         await traces.wait_for_async("x", timeout=0.02)
 
 

@@ -262,11 +262,12 @@ class Traces:
     ) -> NoReturn:
         __tracebackhide__ = True
         lacking = [
-            f"{len(named.spans)} of {count} that {told(each, filters)}"
-            for each, named in zip(which or (None,), self._found(which, filters), strict=True)
+            f"{len(named.spans)} of {count} for {named.name}"
+            for named in self._found(which, filters)
             if len(named.spans) < count
         ]
-        self._lack(f"after {timeout:g} seconds there are {', '.join(lacking)}")
+        among = "".join(f" with {name} {wanted!r}" for name, wanted in filters.items())
+        self._lack(f"after {timeout:g} seconds there are {', '.join(lacking)}{among}")
 
     def _lack(self, sentence: str) -> NoReturn:
         """Say *sentence*, and what there was instead."""
