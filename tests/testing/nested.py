@@ -37,8 +37,20 @@ class Project:
         self, *arguments: str, variables: Mapping[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:
         """Run pytest; warnings are errors."""
+        quietly = ["-q", "-p", "no:cacheprovider", "-Werror"]
+        return self._run("-m", "pytest", *quietly, *arguments, variables=variables)
+
+    def python(self, *arguments: str) -> str:
+        """Run a file of the project without pytest, and return what it says."""
+        finished = self._run(*arguments)
+        assert finished.returncode == 0, finished.stdout + finished.stderr
+        return finished.stdout + finished.stderr
+
+    def _run(
+        self, *arguments: str, variables: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-Werror", *arguments],
+            [sys.executable, *arguments],
             cwd=self.folder,
             env=_environment(self._installed, variables or {}),
             capture_output=True,

@@ -19,6 +19,7 @@ import requests
 from aiokafka import ConsumerRecord
 from aiohttp.test_utils import make_mocked_request
 from celery.app.task import Context
+from celery.result import AsyncResult
 from kafka.consumer.fetcher import ConsumerRecord as PythonRecord
 from multidict import CIMultiDict
 from rq.job import Job
@@ -288,7 +289,7 @@ def test_it_carries_a_trace_where_it_must_not(traces: Traces) -> None:
         traces.message({"traceparent": STALE}).must_carry_no_trace()
 
 
-@pytest.mark.parametrize("message", [7, "traceparent", b"", None, object(), [1, 2], range(2)], ids=repr)
+@pytest.mark.parametrize("message", [7, "traceparent", b"", None, object(), [1, 2], range(2), AsyncResult("1")], ids=repr)
 def test_what_has_no_headers_is_refused(traces: Traces, message: object) -> None:
     with pytest.raises(WrongUseError, match="no headers are found in .*: pass the message itself, or its"):
         traces.message(message)
