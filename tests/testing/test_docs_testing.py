@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 PAGE = DOCS / "testing.md"
 FIRST, MESSAGES, WORKER, RUNNING_WORKER, UNITTEST, CARRIER = blocks_of(PAGE)
-LACKING, ANOTHER_TRACE = re.findall(r"^```text\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+LACKING, ANOTHER_TRACE = re.findall(
+    r"^```text\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
+)
 
 SERVING = """
     import sys

@@ -12,16 +12,17 @@ import aio_pika
 import confluent_kafka
 import dramatiq
 import httpx
-import kombu
 import pika
 import pytest
 import requests
-from aiokafka import ConsumerRecord
 from aiohttp.test_utils import make_mocked_request
+from aiokafka import ConsumerRecord
 from celery.app.task import Context
 from celery.result import AsyncResult
 from kafka.consumer.fetcher import ConsumerRecord as PythonRecord
+from kombu.message import Message as KombuMessage
 from multidict import CIMultiDict
+from pika.spec import Basic
 from rq.job import Job
 from starlette.requests import Request as StarletteRequest
 from taskiq import TaskiqMessage
@@ -48,18 +49,18 @@ def aiokafka_record(headers: Text) -> object:
 
 
 def kafka_python_record(headers: Text) -> object:
-    fields = {name: None for name in PythonRecord._fields}
+    fields = dict.fromkeys(PythonRecord._fields)
     return PythonRecord(**{**fields, "topic": "orders", "headers": kafka(headers)})
 
 
 def confluent_message(headers: Text) -> object:
     message = confluent_kafka.Message(topic="orders", value=b"")
-    message.set_headers(kafka(headers))
+    message.set_headers([(name, value) for name, value in kafka(headers)])
     return message
 
 
 def pika_message(headers: Text) -> object:
-    return pika.spec.Basic.Deliver(), pika.BasicProperties(headers=dict(headers)), b""
+    return Basic.Deliver(), pika.BasicProperties(headers=dict(headers)), b""
 
 
 def dramatiq_message(headers: Text) -> object:
@@ -102,7 +103,7 @@ SHAPES: dict[str, Callable[[Text], object]] = {
     "aio-pika-message": lambda headers: aio_pika.Message(b"", headers=dict(headers)),
     "pika-message": pika_message,
     "pika-properties": lambda headers: pika.BasicProperties(headers=dict(headers)),
-    "kombu-message": lambda headers: kombu.Message(headers=dict(headers)),
+    "kombu-message": lambda headers: KombuMessage(headers=dict(headers)),
     "celery-request": celery_request,
     "celery-headers": lambda headers: {"id": "1", "task": "t", "headers": dict(headers)},
     "dramatiq-message": dramatiq_message,
@@ -165,7 +166,10 @@ def test_it_carries_another_trace(traces: Traces, shape: Callable[[Text], object
 def test_it_carries_none(traces: Traces, shape: Callable[[Text], object]) -> None:
     message = traces.message(shape({"tenant": "7"})).must_carry_no_trace()
 
-    with traces.root(), pytest.raises(AssertionError, match=r"must carry the current trace, but it has no header"):
+    with (
+        traces.root(),
+        pytest.raises(AssertionError, match=r"must carry the current trace, but it has no header"),
+    ):
         message.must_carry_the_current_trace()
     assert message.context is None
 
@@ -256,7 +260,11 @@ def test_a_trace_state_that_is_not_the_trace_s_is_told(
 
 def test_a_trace_state_that_is_the_trace_s_is_carried(traces: Traces) -> None:
     context = TraceContext.new_root().child(trace_state=TraceState({"congo": "t61", "rojo": "1"}))
-    headers = [("traceparent", context.to_traceparent()), ("tracestate", "congo=t61"), ("tracestate", "rojo=1")]
+    headers = [
+        ("traceparent", context.to_traceparent()),
+        ("tracestate", "congo=t61"),
+        ("tracestate", "rojo=1"),
+    ]
 
     with TraceContext.use(context):
         traces.message(headers).must_carry_the_current_trace()
@@ -267,7 +275,9 @@ def test_it_comes_from_its_sending(traces: Traces) -> None:
         order, paid = send(), send("paid")
 
     traces.message(order).must_come_from("send orders").must_carry("send paid")
-    with pytest.raises(AssertionError, match="this dict must come from 'send orders', but names another span:"):
+    with pytest.raises(
+        AssertionError, match="this dict must come from 'send orders', but names another span:"
+    ):
         traces.message(paid).must_come_from("send orders")
 
 
@@ -289,9 +299,11 @@ def test_it_carries_a_trace_where_it_must_not(traces: Traces) -> None:
         traces.message({"traceparent": STALE}).must_carry_no_trace()
 
 
-@pytest.mark.parametrize("message", [7, "traceparent", b"", None, object(), [1, 2], range(2), AsyncResult("1")], ids=repr)
+@pytest.mark.parametrize(
+    "message", [7, "traceparent", b"", None, object(), [1, 2], range(2), AsyncResult("1")], ids=repr
+)
 def test_what_has_no_headers_is_refused(traces: Traces, message: object) -> None:
-    with pytest.raises(WrongUseError, match="no headers are found in .*: pass the message itself, or its"):
+    with pytest.raises(WrongUseError, match=r"no headers are found in .*: pass the message itself, or its"):
         traces.message(message)
 
 

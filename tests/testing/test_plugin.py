@@ -140,8 +140,8 @@ def test_what_the_user_s_variable_says_stays_so_and_nothing_is_recorded_twice(
         assert os.environ["SPAKKY_TRACING_RECORD"] == str(traces.file) == "FILE"
         with SHOP.process({}):
             pass
-        subprocess.run([sys.executable, "-c", "import test_shop as t; t.SHOP.process({}).__enter__().close('ok')"],
-                       check=True)
+        code = "import test_shop; test_shop.SHOP.process({}).open().close('ok')"
+        subprocess.run([sys.executable, "-c", code], check=True)
         assert len(traces.wait_for("process orders", count=2)) == 2
     """.replace("FILE", str(tmp_path / "theirs.jsonl")),
     )
@@ -287,7 +287,9 @@ def test_a_trace_shows_the_user_s_line_and_none_of_ours(project: Project) -> Non
     assert "_traces.py" not in output
 
 
-@pytest.mark.parametrize("line", ["", 'import pytest; pytest.register_assert_rewrite("spakky.tracing.testing")'])
+@pytest.mark.parametrize(
+    "line", ["", 'import pytest; pytest.register_assert_rewrite("spakky.tracing.testing")']
+)
 def test_the_contract_of_a_carrier_tells_both_sides_in_a_project_with_nothing_else(
     project: Project, line: str
 ) -> None:
@@ -316,6 +318,6 @@ def test_the_contract_of_a_carrier_tells_both_sides_in_a_project_with_nothing_el
     output = project.fails()
 
     assert "AssertionError: assert ['app'] == ['app', 'X-Ot...'traceparent']" in errors_in(output)
-    assert {line.split(" ")[1].split("::")[1] for line in output.splitlines() if line.startswith("FAILED")} == {
-        "TestForgetful"
-    }
+    assert {
+        line.split(" ")[1].split("::")[1] for line in output.splitlines() if line.startswith("FAILED")
+    } == {"TestForgetful"}

@@ -33,7 +33,12 @@ def test_spans_are_found_by_name_destination_and_filters(traces: Traces) -> None
     process(send())
     process(send("paid"))
 
-    assert [span.name for span in traces.spans] == ["send orders", "process orders", "send paid", "process paid"]
+    assert [span.name for span in traces.spans] == [
+        "send orders",
+        "process orders",
+        "send paid",
+        "process paid",
+    ]
     assert traces.span("process orders").kind == "consumer"
     assert [span.name for span in traces.of("orders")] == ["send orders", "process orders"]
     assert [span.name for span in traces.of("process *")] == ["process orders", "process paid"]
@@ -63,14 +68,16 @@ def test_one_span_is_one(traces: Traces) -> None:
     process(send())
     with failing(
         "one span was expected that is 'orders' by its name or destination, but there are 2:",
-        "  'send orders'     producer  'orders'  in 'test' (PID)  ok    trace ID",
-        "  'process orders'  consumer  'orders'  in 'test' (PID)  ok    trace ID",
+        "  'send orders'     producer  'orders'  in 'test' (PID)  ok  trace ID",
+        "  'process orders'  consumer  'orders'  in 'test' (PID)  ok  trace ID",
     ):
         traces.span("orders")
 
 
 def test_a_filter_that_does_not_exist_is_refused(traces: Traces) -> None:
-    with pytest.raises(WrongUseError, match="there is no filter 'topic' here; the filters are attempt, destin"):
+    with pytest.raises(
+        WrongUseError, match="there is no filter 'topic' here; the filters are attempt, destin"
+    ):
         traces.of(topic="orders")  # type: ignore[call-arg]
 
 
@@ -81,7 +88,7 @@ def test_that_nothing_is_there_can_be_said(traces: Traces) -> None:
     traces.must_have_no(kind="consumer")
     with failing(
         "no recorded span was expected that is 'orders' by its name or destination, but:",
-        "  'send orders'  producer  'orders'  in 'test' (PID)  ok    trace ID",
+        "  'send orders'  producer  'orders'  in 'test' (PID)  ok  trace ID",
     ):
         traces.must_have_no("orders")
 
@@ -177,11 +184,13 @@ def test_a_batch_links_to_its_senders(traces: Traces) -> None:
     batch.must_link_to(traces.span("send a"), SHOP.context_from(orders[1]))
     traces.of("send a").must_link_to()
     with failing(
-        "'process a' must link to all of these senders, but there is:", "  no link to the sender of a dict, trace ID span SPAN"
+        "'process a' must link to all of these senders, but there is:",
+        "  no link to the sender of a dict, trace ID span SPAN",
     ):
         batch.must_link_to(*orders, other)
     with failing(
-        "'process a' must link to these senders only, but there is:", "  a link to 'send b', trace ID span SPAN"
+        "'process a' must link to these senders only, but there is:",
+        "  a link to 'send b', trace ID span SPAN",
     ):
         batch.must_link_to("send a")
 
@@ -218,7 +227,7 @@ def test_an_outcome_is_told(traces: Traces) -> None:
     traces.of("process orders").must_have_ended("error")
     with failing(
         "'process orders' must have ended as 'ok', but:",
-        "  'process orders'  consumer  'orders'  in 'test' (PID)  error OSError    trace ID",
+        "  'process orders'  consumer  'orders'  in 'test' (PID)  error OSError  trace ID",
     ):
         traces.of("process orders").must_have_ended()
 
@@ -227,8 +236,9 @@ def test_what_is_open_is_told_where_something_is_missing(traces: Traces) -> None
     with (
         failing(
             "no recorded span is 'process orders' by its name or destination; recorded were:",
-            "  'send orders'  producer  'orders'  in 'test' (PID)  ok    trace ID",
-            "  not ended yet: 'process orders' (consumer), started in the thread 'MainThread', trace ID span SPAN",
+            "  'send orders'  producer  'orders'  in 'test' (PID)  ok  trace ID",
+            "  not ended yet: 'process orders' (consumer), started in the thread 'MainThread', "
+            "trace ID span SPAN",
         ),
         SHOP.process(send()),
     ):
@@ -239,7 +249,7 @@ def test_names_are_quoted_so_that_nothing_reaches_the_terminal(traces: Traces) -
     send("\x1b[31mred")
     with failing(
         "no recorded span is 'x' by its name or destination; recorded were:",
-        r"  'send \x1b[31mred'  producer  '\x1b[31mred'  in 'test' (PID)  ok    trace ID",
+        r"  'send \x1b[31mred'  producer  '\x1b[31mred'  in 'test' (PID)  ok  trace ID",
     ):
         traces.span("x")
 

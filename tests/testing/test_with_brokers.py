@@ -176,7 +176,8 @@ CELERY = """
         traces.wait_for("run bill", count=3, timeout=60)
         traces.wait_for("run pack", timeout=60)
         traces.of("run bill").must_be_attempts(1, 2, 3)
-        traces.of("send bill", "run bill", "send pack", "run pack").must_be_one_trace().must_be_in_this_order()
+        everything = traces.of("send bill", "run bill", "send pack", "run pack")
+        everything.must_be_one_trace().must_be_in_this_order()
         here = traces.of("send bill", process="test")[0]
         assert {span.process_id for span in traces.of("run *")}.isdisjoint({here.process_id})
 
@@ -211,7 +212,9 @@ def test_rabbitmq(project: Project, amqp_url: str) -> None:
 
     assert "1 failed, 1 passed" in output, output
     told, there, current = errors_in(output)
-    assert told == "AssertionError: this IncomingMessage must carry the current trace, but carries another one:"
+    assert (
+        told == "AssertionError: this IncomingMessage must carry the current trace, but carries another one:"
+    )
     assert there.startswith("in the message     trace ")
     assert current.startswith("the current trace  trace ")
 

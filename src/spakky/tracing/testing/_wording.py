@@ -45,9 +45,10 @@ def _row(span: Span) -> tuple[str, ...]:
 
 
 def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip_longest(*rows, fillvalue="")]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False)) for row in rows]
-    return [line.rstrip() for line in lines]
+    columns = [column for column in zip_longest(*rows, fillvalue="") if any(column)]
+    widths = [max(map(len, column)) for column in columns]
+    lines = [zip(row, widths, strict=True) for row in zip(*columns, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in line).rstrip() for line in lines]
 
 
 def ids(trace_id: str, span_id: str | None) -> str:
