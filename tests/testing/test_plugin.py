@@ -151,6 +151,23 @@ def test_what_the_user_s_variable_says_stays_so_and_nothing_is_recorded_twice(
     assert len((tmp_path / "theirs.jsonl").read_text().splitlines()) == 2
 
 
+def test_what_is_first_imported_by_a_test_is_recorded_once(project: Project) -> None:
+    project.write("shop.py", TRACES)
+    project.write(
+        "test_shop.py",
+        """
+        def test_shop(traces):
+            from shop import SHOP
+            with SHOP.process({}):
+                pass
+            assert len(traces.spans) == 1
+            assert traces.file.read_text() == ""
+        """,
+    )
+
+    project.passes()
+
+
 @pytest.mark.parametrize("mode", ["strict", "auto"])
 def test_what_an_async_test_leaves_in_its_task_is_seen(project: Project, mode: str) -> None:
     project.write(
@@ -165,7 +182,7 @@ def test_what_an_async_test_leaves_in_its_task_is_seen(project: Project, mode: s
         await asyncio.sleep(0)
         TraceContext.set(TraceContext.new_root())
 
-    @pytest.mark.asyncio
+    @pytest.mark.asyncio(loop_scope="module")  # so that nothing is cancelled when the test has ended
     async def test_kept(traces):
         async def late():
             with SHOP.process({}):
@@ -185,6 +202,38 @@ def test_what_an_async_test_leaves_in_its_task_is_seen(project: Project, mode: s
     assert now.startswith("now     00-")
     assert before == "before  no trace"
     assert "1 failed, 1 passed" in output
+
+
+def test_other_ways_to_run_async_tests_are_seen_too(project: Project) -> None:
+    project.write(
+        "test_shop.py",
+        TRACES
+        + """
+    import unittest
+    import pytest
+
+    @pytest.fixture
+    def anyio_backend():
+        return "asyncio"
+
+    @pytest.mark.anyio
+    async def test_by_anyio(traces):
+        TraceContext.set(TraceContext.new_root())
+
+    class TestCase(unittest.IsolatedAsyncioTestCase):
+        @pytest.fixture(autouse=True)
+        def recorded(self, traces):
+            self.traces = traces
+
+        async def test_by_unittest(self):
+            TraceContext.set(TraceContext.new_root())
+    """,
+    )
+
+    output = project.fails()
+
+    assert "2 failed" in output
+    assert sum("a trace context leaked" in line for line in errors_in(output)) == 2
 
 
 def test_what_a_test_leaves_open_fails_it_unless_that_is_off(project: Project) -> None:

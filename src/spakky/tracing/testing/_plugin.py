@@ -73,9 +73,9 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     if recorded is None or not isinstance(item, pytest.Function) or not _minds_leaks(item):
         return (yield)
     body = item.obj
-    item.obj = (
-        _watched_async(body, recorded) if inspect.iscoroutinefunction(body) else _watched(body, recorded)
-    )
+    item.obj = (_watched_async if inspect.iscoroutinefunction(body) else _watched)(body, recorded)
+    if hasattr(item.instance, "enterAsyncContext"):  # unittest looks up async tests by itself
+        setattr(item.instance, item.name, item.obj)
     try:
         return (yield)
     finally:
