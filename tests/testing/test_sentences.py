@@ -260,3 +260,15 @@ def test_a_leak_can_be_looked_for_in_the_middle(traces: Traces) -> None:
         traces.must_not_leak()
     with TraceContext.use(TraceContext.new_root()), pytest.raises(AssertionError, match="context leaked"):
         traces.must_not_leak()
+
+
+def test_what_is_current_can_be_said(traces: Traces) -> None:
+    traces.must_have_current(None)
+    with traces.root() as root:
+        traces.must_have_current(root)
+        with failing(
+            "a trace context leaked: what is current now is not what was before:",
+            f"  now     {root.to_traceparent().replace(root.trace_id, 'ID').replace(root.span_id, 'SPAN')}",
+            "  before  no trace",
+        ):
+            traces.must_have_current(None)

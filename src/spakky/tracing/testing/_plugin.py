@@ -98,7 +98,7 @@ def _watched(body: Callable[..., Any], recorded: Traces) -> Callable[..., Any]:
         __tracebackhide__ = True
         before = TraceContext.get()
         result = body(*args, **kwargs)
-        recorded.context_must_be(before)
+        recorded.must_have_current(before)
         return result
 
     return watched
@@ -110,7 +110,7 @@ def _watched_async(body: Callable[..., Any], recorded: Traces) -> Callable[..., 
         __tracebackhide__ = True
         before = TraceContext.get()
         result = await body(*args, **kwargs)
-        recorded.context_must_be(before)
+        recorded.must_have_current(before)
         await recorded.settle()
         return result
 

@@ -225,8 +225,8 @@ class Traces:
         await self.settle()
         self._check_unfinished()
 
-    def context_must_be(self, before: TraceContext | None) -> None:
-        """Say that the context that is current here is the one of *before*, `None` for no trace.
+    def must_have_current(self, before: TraceContext | None) -> None:
+        """Say that *before* is current here, in this task or thread; `None` for no trace.
 
         Raises:
             AssertionError: It is another one.
@@ -281,7 +281,7 @@ class Traces:
     def _check_context(self) -> None:
         __tracebackhide__ = True
         if TraceContext.get() not in self._roots:
-            self.context_must_be(self._before)
+            self.must_have_current(self._before)
 
     def _check_unfinished(self) -> None:
         __tracebackhide__ = True
