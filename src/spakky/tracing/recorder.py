@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from spakky.tracing.context import TraceContext
     from spakky.tracing.tracer import Kind, Operation, Outcome
 
-__all__ = ["JsonLinesRecorder", "MemoryRecorder", "Recorder", "Span", "SpanLink", "read_spans"]
+__all__ = ["JsonLinesRecorder", "MemoryRecorder", "Recorder", "Span", "SpanLink", "read_spans", "spans_in"]
 
 _logger: Final = logging.getLogger("spakky.tracing")
 
@@ -173,10 +173,11 @@ def read_spans(path: str | os.PathLike[str]) -> Iterator[Span]:
         OSError: The file cannot be read.
     """
     with Path(path).open(encoding="utf-8", errors="replace") as lines:
-        yield from _spans(lines)
+        yield from spans_in(lines)
 
 
-def _spans(lines: Iterable[str]) -> Iterator[Span]:
+def spans_in(lines: Iterable[str]) -> Iterator[Span]:
+    """Yield the spans of *lines* of JSON; a line that is no span is passed over with a debug log."""
     for number, line in enumerate(lines, start=1):
         try:
             fields = json.loads(line)

@@ -1,6 +1,8 @@
-"""Contracts that code of others can be tested against; for pytest, and without importing it.
+"""The contract that a carrier has to pass; for pytest, and without importing it.
 
 A carrier for another wire format is right if a test class like this one passes:
+
+    from spakky.tracing.testing import CarrierContract
 
     class TestNatsCarrier(CarrierContract[dict[str, str]]):
         carrier = NatsCarrier()
@@ -8,10 +10,9 @@ A carrier for another wire format is right if a test class like this one passes:
         def native(self, headers):
             return dict(headers)
 
-`pytest.register_assert_rewrite("spakky.tracing.testing")` in a `conftest.py` makes failures tell both sides.
+The plugin of pytest, which comes with the package, makes failures tell both sides.
 """
 
-# ruff: noqa: D102 - a test's name is its sentence
 from __future__ import annotations
 
 import copy
