@@ -47,7 +47,9 @@ _LONGEST_GROUP: Final = 200
     help="Watch this routing key only (amqp://); again for more.",
 )
 @click.option(
-    "--from-beginning", is_flag=True, help="See the messages that are there already, too (kafka://)."
+    "--from-beginning",
+    is_flag=True,
+    help="See the messages that are there already, too (not of exchanges, which keep none).",
 )
 @click.option("--by", "header", metavar="HEADER", help="Count by what this header says, not by producer.")
 @click.option(

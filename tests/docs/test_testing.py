@@ -6,17 +6,15 @@ import re
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from test_readme import DOCS, blocks_of
+from docs.pages import blocks_of, programs_of
 from testing.nested import errors_in
 
 if TYPE_CHECKING:
     from testing.nested import Project
 
-PAGE = DOCS / "testing.md"
-FIRST, MESSAGES, WORKER, RUNNING_WORKER, UNITTEST, CARRIER = blocks_of(PAGE)
-LACKING, ANOTHER_TRACE = re.findall(
-    r"^```text\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
-)
+PAGE = "docs/testing.md"
+FIRST, MESSAGES, WORKER, RUNNING_WORKER, UNITTEST, CARRIER = programs_of(PAGE)
+LACKING, ANOTHER_TRACE = [block.text for block in blocks_of(PAGE) if block.kind == "text"]
 
 SERVING = """
     import sys
