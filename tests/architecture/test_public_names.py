@@ -14,6 +14,9 @@ MODULES = [module for module in module_names() if file_of(module).name != "__ini
 PACKAGES = [module for module in module_names() if file_of(module).name == "__init__.py"]
 
 
+PIKAS = {"AMQPError", "ChannelClosedByBroker", "ConnectionClosed"}  # of one module, which alone imports pika
+
+
 def defined(module: str) -> set[str]:
     """Return the names that *module* binds at its top, other than by importing; no type variables."""
     names: set[str] = set()
@@ -61,7 +64,7 @@ def test_what_a_module_lists_is_its_own_or_the_core_s(module: str) -> None:
     values = vars(importlib.import_module(module))
 
     re_exported = {name for name in foreign if not isinstance(values[name], TypeVar)}
-    assert re_exported <= {"Scope"}
+    assert re_exported <= {"Scope"} | PIKAS
 
 
 @pytest.mark.parametrize("module", [*MODULES, *PACKAGES])

@@ -30,7 +30,7 @@ WITH_TESTS_OF_THEIR_OWN: Final = {
     "docs/storage.md": "tests/docs/test_storage.py",
     "docs/subprocesses.md": "tests/docs/test_storage.py",
     "docs/tail.md": "tests/docs/test_tail.py",
-    "docs/testing.md": "tests/docs/test_testing.py",
+    "docs/testing.md": "tests/testing/test_docs_testing.py",
     "docs/view.md": "tests/docs/test_view.py",
 }
 ADDRESSES: Final = {
