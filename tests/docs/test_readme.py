@@ -25,7 +25,7 @@ def ids_of(finished: subprocess.CompletedProcess[str]) -> dict[str, str]:
 
 
 def test_every_block_has_its_test() -> None:
-    words = ["AIOKafkaProducer", "aio_pika", "celery", "configure", "integrations.logging"]
+    words = ["AIOKafkaProducer", "aio_pika", "celery", "configure", "integrations.logging", "traces"]
 
     assert sorted(program_with(PAGE, word) for word in words) == sorted(programs_of(PAGE))
 
@@ -66,6 +66,21 @@ def test_options(tmp_path: Path) -> None:
     finished = run(program_with(PAGE, "configure"), tmp_path)
 
     assert (finished.returncode, finished.stderr) == (0, "")
+
+
+def test_a_test_of_a_user(tmp_path: Path) -> None:
+    (tmp_path / "test_shop.py").write_text(program_with(PAGE, "traces"), encoding="utf-8")
+
+    finished = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        cwd=tmp_path,
+    )
+
+    assert "1 passed" in finished.stdout
 
 
 def test_logging(tmp_path: Path) -> None:
