@@ -305,6 +305,17 @@ class TestStale:
 
         assert [judge.judge(each).verdict for each in seen] == ["valid"] * 3
 
+    def test_a_task_that_takes_long_may_send_at_its_end_too(self) -> None:
+        judge = Judge(stale_after=60)
+        times = [Delivery(sent_unix_nano=second * 10**9) for second in (1, 500, 501)]
+
+        sent = [
+            celery_message({"traceparent": VALID}, message_id=name, parent_id=parent, delivery=each)
+            for name, parent, each in zip("abc", ("task-1", "task-1", "task-2"), times, strict=True)
+        ]
+
+        assert [judge.judge(each).verdict for each in sent] == ["valid", "valid", "stale"]
+
     @pytest.mark.parametrize(
         "delivery", [{"attempt": 2}, {"death_count": 1}, {"is_redelivered": True}, {"follows_failure": True}]
     )

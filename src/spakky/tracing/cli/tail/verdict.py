@@ -63,10 +63,16 @@ class Judgement(NamedTuple):
 
 
 class _Sighting(NamedTuple):
-    """Where a span was first seen: on which message, and when."""
+    """Where a span was first seen: on which message, sent in the processing of which, and when."""
 
     message_id: str | None
+    parent_id: str | None
     unix_nano: int
+
+    def is_of(self, message: Watched) -> bool:
+        """Return whether *message* is the same one, or was sent in the same processing."""
+        same_message = self.message_id is not None and self.message_id == message.message_id
+        return same_message or (self.parent_id is not None and self.parent_id == message.parent_id)
 
 
 class Judge:
@@ -78,7 +84,8 @@ class Judge:
     - the message says in the processing of which message it was sent, and both have the same traceparent:
       headers were copied on, and the processing has no span of its own;
     - the same traceparent was first seen longer ago than *stale_after* on another message, and this one is no
-      retry and no redelivery: a context has leaked in a process and is sent for ever.
+      retry and no redelivery: a context has leaked in a process and is sent for ever. But two messages that
+      were sent in the processing of the same one may be as far apart as that takes.
 
     One span may send many messages, so a traceparent that merely comes again is valid.
     """
@@ -127,15 +134,14 @@ class Judge:
         return self._span_of_message.get(parent_id) == span
 
     def _age(self, message: Watched, span: _Span) -> int:
-        """Return how long ago *span* was first seen on another message, in nanoseconds."""
+        """Return how long ago *span* was first seen, in nanoseconds; 0 if it was there for *message* then."""
         sent = message.delivery.sent_unix_nano
         now = time.time_ns() if sent is None else sent
         first = self._sightings.get(span)
         if first is None or now < first.unix_nano:
-            self._sightings.remember(span, _Sighting(message.message_id, now))
+            self._sightings.remember(span, _Sighting(message.message_id, message.parent_id, now))
             return 0
-        is_same = first.message_id is not None and first.message_id == message.message_id
-        return 0 if is_same else now - first.unix_nano
+        return 0 if first.is_of(message) else now - first.unix_nano
 
 
 class _Recent(Generic[_KeyT, _ValueT]):
