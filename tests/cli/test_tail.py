@@ -336,6 +336,15 @@ class TestStale:
 
         assert verdicts == ["valid", "valid", "stale"]
 
+    @pytest.mark.parametrize("for_ever", [float("inf"), 1e300])
+    def test_one_span_may_go_on_sending_for_ever_if_that_is_wanted(self, for_ever: float) -> None:
+        judge = Judge(stale_after=for_ever)
+        times = [Delivery(sent_unix_nano=second * 10**9) for second in (0, 10**9)]
+
+        seen = [celery_message({"traceparent": VALID}, delivery=each) for each in times]
+
+        assert [judge.judge(each).verdict for each in seen] == ["valid"] * 2
+
     def test_only_what_was_seen_last_is_remembered(self) -> None:
         judge = Judge(stale_after=0, remembered=2)
         old = Delivery(sent_unix_nano=0)
@@ -527,6 +536,13 @@ class TestRefusing:
         assert ended.errors == (
             f"Error: Kafka at {address} does not answer (KafkaConnectionError): is it there, and reachable?\n"
         )
+
+    @pytest.mark.parametrize("option", ["--seconds", "--stale-after"])
+    def test_a_time_that_is_no_number_is_refused(self, option: str) -> None:
+        ended = piped("tail", option, "nan", "kafka://localhost/orders")
+
+        assert (ended.code, ended.output) == (2, "")
+        assert f"Invalid value for '{option}': 'nan' is not a number." in ended.errors
 
     def test_routing_keys_are_refused_where_there_are_none(self) -> None:
         ended = piped("tail", "--key=orders.*", "kafka://localhost/orders")

@@ -97,7 +97,7 @@ class Judge:
             stale_after: How long one span may go on sending, in seconds.
             remembered: How many spans, and how many messages, are remembered: those that were seen last.
         """
-        self._stale_after_nano = int(stale_after * _NANOSECONDS)
+        self._stale_after_nano = stale_after * _NANOSECONDS
         self._sightings = _Recent[_Span, _Sighting](remembered)
         self._span_of_message = _Recent[str, _Span](remembered)
 
