@@ -388,6 +388,15 @@ class TestDuplicates:
 
         assert Judge(stale_after=60).judge(message).verdict == "malformed"
 
+    @pytest.mark.parametrize(
+        ("value", "said"),
+        [(None, "traceparent is not text: (nothing)"), ({}, "traceparent is not text: (dict)")],
+    )
+    def test_what_is_no_text_is_said_to_be_none(self, value: object, said: str) -> None:
+        message = Watched(headers={"traceparent": value}, carrier=AMQP, place="q", producer="q")
+
+        assert Judge(stale_after=60).judge(message).reason == said
+
     @pytest.mark.parametrize("headers", [None, 7, "traceparent", [("traceparent",)], {7: VALID}, [None]])
     def test_headers_of_any_shape_are_read(self, headers: object) -> None:
         message = Watched(headers=headers, carrier=AMQP, place="q", producer="q")
@@ -463,6 +472,14 @@ class TestShowing:
         ended = piped("tail", "--from-beginning", "--totals", "--count=2", topic.url)
 
         assert [line.split()[0] for line in ended.output.splitlines()] == ["producer", topic.name]
+
+    def test_a_header_that_says_nothing_is_as_good_as_none(self, topic: Topic) -> None:
+        topic.send({"service": " "}, {"service": "shop"}, {})
+
+        ended = piped("tail", "--from-beginning", "--by=service", "--totals", "--count=3", topic.url)
+
+        groups = [line.split("  ")[0] for line in ended.output.splitlines()[1:]]
+        assert groups == ["(no service)", "shop", "all"]
 
     def test_groups_are_bounded(self) -> None:
         totals = Totals(most_groups=2)

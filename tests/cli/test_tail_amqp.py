@@ -21,7 +21,7 @@ from cli.tailing import Station, TailContract, tail, traceparents
 from integrations.celery_office import wait_until
 from integrations.tcp_proxy import TcpProxy
 from spakky.tracing.cli.tail.amqp import watcher
-from spakky.tracing.cli.tail.amqp_message import traced_from, watched_from
+from spakky.tracing.cli.tail.amqp_message import AmqpMessage, traced_from, watched_from
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -437,6 +437,14 @@ def test_tasks_of_celery_are_watched_while_a_worker_gets_each(
     assert {each["verdict"] for each in found} == {"valid"}
     assert [each["message_id"] for each in found] == [*(each.id for each in sent), sent[-1].id]  # a retry
     assert {each["producer"][:3] for each in found} == {"gen"}
+
+
+def test_an_id_that_would_fill_the_memory_is_none() -> None:
+    headers = {"task": "shop.pay", "id": "x" * 256, "parent_id": "y" * 256}
+
+    watched = watched_from(AmqpMessage(headers, "orders", "order.new"))
+
+    assert (watched.message_id, watched.parent_id) == (None, None)
 
 
 def test_the_tracer_tells_the_original_message() -> None:

@@ -132,7 +132,8 @@ class _Session:
         if self._header is None:
             return message.producer[:_LONGEST_GROUP]
         values = message.carrier.get(message.headers, self._header)
-        return values[-1][:_LONGEST_GROUP] if values else f"(no {self._header})"
+        said = values[-1].strip() if values else ""
+        return said[:_LONGEST_GROUP] or f"(no {self._header})"
 
     def _chosen_screen(self) -> IScreen:
         shown = _shown(self._options)

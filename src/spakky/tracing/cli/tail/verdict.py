@@ -108,8 +108,13 @@ class Judge:
             return _without_traceparent(message)
         if len(traceparents) > 1:
             return Judgement("duplicated", None, _said_of_several(traceparents))
+        text = readable(traceparents[0])
+        if text is None:
+            return Judgement(
+                "malformed", None, f"traceparent is not text: {_described(traceparents[0])}", _notes(message)
+            )
         try:
-            context = TraceContext.from_traceparent(_text(traceparents[0]))
+            context = TraceContext.from_traceparent(text)
         except InvalidTraceparentError as error:
             return Judgement("malformed", None, str(error), _notes(message))
         reason = self._staleness(message, (context.trace_id, context.span_id))
@@ -172,15 +177,17 @@ def _without_traceparent(message: Watched) -> Judgement:
 
 
 def _said_of_several(traceparents: list[object]) -> str:
-    quoted = [_text(value)[:_LONGEST_QUOTE] for value in traceparents[:_MOST_QUOTES]]
+    quoted = [_described(value)[:_LONGEST_QUOTE] for value in traceparents[:_MOST_QUOTES]]
     more = ", ..." if len(traceparents) > len(quoted) else ""
     return f"traceparent is there {len(traceparents)} times: {', '.join(quoted)}{more}"
 
 
-def _text(value: object) -> str:
-    """Return a header's value as text; what is none gets a description that is no traceparent."""
+def _described(value: object) -> str:
+    """Return a header's value as text; of what is none, its type, or that there is nothing."""
     text = readable(value)
-    return f"({type(value).__name__})" if text is None else text
+    if text is None:
+        return "(nothing)" if value is None else f"({type(value).__name__})"
+    return text
 
 
 def _is_repeated(delivery: Delivery) -> bool:
