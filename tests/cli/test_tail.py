@@ -423,6 +423,25 @@ class TestShowing:
         assert "[red]" in plain(shown.output)
         assert any(line.startswith("all ") for line in lines)
 
+    @pytest.mark.parametrize(
+        ("columns", "heading"), [(40, "service messages missing lost"), (30, "service messages lost")]
+    )
+    def test_a_narrow_terminal_shows_who_loses_traces(self, topic: Topic, columns: int, heading: str) -> None:
+        topic.send({"service": "shop", "traceparent": VALID}, {"service": "billing"})
+
+        shown = in_terminal(
+            "tail", "--from-beginning", "--by=service", "--count=2", topic.url, columns=columns
+        )
+
+        lines = plain(shown.output).splitlines()
+        assert max(map(width, lines)) <= columns
+        assert [" ".join(line.split()) for line in lines[-4:]] == [
+            heading,
+            "billing 1 1 100%" if "missing" in heading else "billing 1 100%",
+            "shop 1 0 0%" if "missing" in heading else "shop 1 0%",
+            "all 2 1 50%" if "missing" in heading else "all 2 50%",
+        ]
+
     def test_a_terminal_shows_totals_while_it_watches(self, topic: Topic) -> None:
         topic.send({"traceparent": VALID}, {})
 
