@@ -554,6 +554,14 @@ class TestRefusing:
             "kafka://me:secret@secret@127.0.0.1:1/orders",
             "kafkaa://me:secret@localhost/orders",
             "me:secret@localhost/orders",
+            "kafka://me:[secret]@localhost/orders",
+            "kafka://me:secret\u2100@localhost/orders",
+            "amqp://me:secret?x@localhost/orders",
+            "amqp://me:secret#x@localhost/orders",
+            "amqp://me:[secret]@localhost/orders",
+            "amqp://me:secret\u2100@localhost/orders",
+            "redis://me:secret/x@localhost/orders",
+            "redis://me:1/x?secret=1@localhost/orders",
         ],
     )
     def test_credentials_are_never_printed(self, url: str) -> None:

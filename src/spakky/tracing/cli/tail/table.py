@@ -51,7 +51,9 @@ def table_of(totals: Totals, heading: str, columns: int, most_rows: int | None =
 
 def _verdicts_for(together: Group, columns: int) -> Collection[Verdict]:
     """Return the verdicts that have room: all, or those that there were besides valid, or none."""
-    faults = tuple(each for each in VERDICTS if each != "valid" and together.counts[each])
+    faults: tuple[Verdict, ...] = tuple(
+        each for each in VERDICTS if each != "valid" and together.counts[each]
+    )
     return next((each for each in (VERDICTS, faults) if _width(together, each) <= columns), ())
 
 
