@@ -305,6 +305,17 @@ class TestStale:
 
         assert [judge.judge(each).verdict for each in seen] == ["valid"] * 3
 
+    def test_a_task_that_takes_long_may_send_at_its_end_too(self) -> None:
+        judge = Judge(stale_after=60)
+        times = [Delivery(sent_unix_nano=second * 10**9) for second in (1, 500, 501)]
+
+        sent = [
+            celery_message({"traceparent": VALID}, message_id=name, parent_id=parent, delivery=each)
+            for name, parent, each in zip("abc", ("task-1", "task-1", "task-2"), times, strict=True)
+        ]
+
+        assert [judge.judge(each).verdict for each in sent] == ["valid", "valid", "stale"]
+
     @pytest.mark.parametrize(
         "delivery", [{"attempt": 2}, {"death_count": 1}, {"is_redelivered": True}, {"follows_failure": True}]
     )
@@ -324,6 +335,15 @@ class TestStale:
         ]
 
         assert verdicts == ["valid", "valid", "stale"]
+
+    @pytest.mark.parametrize("for_ever", [float("inf"), 1e300])
+    def test_one_span_may_go_on_sending_for_ever_if_that_is_wanted(self, for_ever: float) -> None:
+        judge = Judge(stale_after=for_ever)
+        times = [Delivery(sent_unix_nano=second * 10**9) for second in (0, 10**9)]
+
+        seen = [celery_message({"traceparent": VALID}, delivery=each) for each in times]
+
+        assert [judge.judge(each).verdict for each in seen] == ["valid"] * 2
 
     def test_only_what_was_seen_last_is_remembered(self) -> None:
         judge = Judge(stale_after=0, remembered=2)
@@ -368,6 +388,15 @@ class TestDuplicates:
 
         assert Judge(stale_after=60).judge(message).verdict == "malformed"
 
+    @pytest.mark.parametrize(
+        ("value", "said"),
+        [(None, "traceparent is not text: (nothing)"), ({}, "traceparent is not text: (dict)")],
+    )
+    def test_what_is_no_text_is_said_to_be_none(self, value: object, said: str) -> None:
+        message = Watched(headers={"traceparent": value}, carrier=AMQP, place="q", producer="q")
+
+        assert Judge(stale_after=60).judge(message).reason == said
+
     @pytest.mark.parametrize("headers", [None, 7, "traceparent", [("traceparent",)], {7: VALID}, [None]])
     def test_headers_of_any_shape_are_read(self, headers: object) -> None:
         message = Watched(headers=headers, carrier=AMQP, place="q", producer="q")
@@ -393,6 +422,25 @@ class TestShowing:
         assert "\x1b[2J" not in shown.output
         assert "[red]" in plain(shown.output)
         assert any(line.startswith("all ") for line in lines)
+
+    @pytest.mark.parametrize(
+        ("columns", "heading"), [(40, "service messages missing lost"), (30, "service messages lost")]
+    )
+    def test_a_narrow_terminal_shows_who_loses_traces(self, topic: Topic, columns: int, heading: str) -> None:
+        topic.send({"service": "shop", "traceparent": VALID}, {"service": "billing"})
+
+        shown = in_terminal(
+            "tail", "--from-beginning", "--by=service", "--count=2", topic.url, columns=columns
+        )
+
+        lines = plain(shown.output).splitlines()
+        assert max(map(width, lines)) <= columns
+        assert [" ".join(line.split()) for line in lines[-4:]] == [
+            heading,
+            "billing 1 1 100%" if "missing" in heading else "billing 1 100%",
+            "shop 1 0 0%" if "missing" in heading else "shop 1 0%",
+            "all 2 1 50%" if "missing" in heading else "all 2 50%",
+        ]
 
     def test_a_terminal_shows_totals_while_it_watches(self, topic: Topic) -> None:
         topic.send({"traceparent": VALID}, {})
@@ -443,6 +491,14 @@ class TestShowing:
         ended = piped("tail", "--from-beginning", "--totals", "--count=2", topic.url)
 
         assert [line.split()[0] for line in ended.output.splitlines()] == ["producer", topic.name]
+
+    def test_a_header_that_says_nothing_is_as_good_as_none(self, topic: Topic) -> None:
+        topic.send({"service": " "}, {"service": "shop"}, {})
+
+        ended = piped("tail", "--from-beginning", "--by=service", "--totals", "--count=3", topic.url)
+
+        groups = [line.split("  ")[0] for line in ended.output.splitlines()[1:]]
+        assert groups == ["(no service)", "shop", "all"]
 
     def test_groups_are_bounded(self) -> None:
         totals = Totals(most_groups=2)
@@ -498,6 +554,14 @@ class TestRefusing:
             "kafka://me:secret@secret@127.0.0.1:1/orders",
             "kafkaa://me:secret@localhost/orders",
             "me:secret@localhost/orders",
+            "kafka://me:[secret]@localhost/orders",
+            "kafka://me:secret\u2100@localhost/orders",
+            "amqp://me:secret?x@localhost/orders",
+            "amqp://me:secret#x@localhost/orders",
+            "amqp://me:[secret]@localhost/orders",
+            "amqp://me:secret\u2100@localhost/orders",
+            "redis://me:secret/x@localhost/orders",
+            "redis://me:1/x?secret=1@localhost/orders",
         ],
     )
     def test_credentials_are_never_printed(self, url: str) -> None:
@@ -516,6 +580,13 @@ class TestRefusing:
         assert ended.errors == (
             f"Error: Kafka at {address} does not answer (KafkaConnectionError): is it there, and reachable?\n"
         )
+
+    @pytest.mark.parametrize("option", ["--seconds", "--stale-after"])
+    def test_a_time_that_is_no_number_is_refused(self, option: str) -> None:
+        ended = piped("tail", option, "nan", "kafka://localhost/orders")
+
+        assert (ended.code, ended.output) == (2, "")
+        assert f"Invalid value for '{option}': 'nan' is not a number." in ended.errors
 
     def test_routing_keys_are_refused_where_there_are_none(self) -> None:
         ended = piped("tail", "--key=orders.*", "kafka://localhost/orders")

@@ -21,7 +21,7 @@ from cli.tailing import Station, TailContract, tail, traceparents
 from integrations.celery_office import wait_until
 from integrations.tcp_proxy import TcpProxy
 from spakky.tracing.cli.tail.amqp import watcher
-from spakky.tracing.cli.tail.amqp_message import traced_from, watched_from
+from spakky.tracing.cli.tail.amqp_message import AmqpMessage, traced_from, watched_from
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -355,7 +355,8 @@ def test_wrong_addresses_are_one_sentence(amqp_url: str) -> None:
         ("amqp://user:secret@localhost/", "names nothing to watch"),
         ("amqp:///orders", "names no host"),
         ("amqp://localhost:0/orders", "has a port that is not from 1 to 65535"),
-        ("amqp://localhost:http/orders", "cannot be read"),
+        ("amqp://localhost:http/orders", "has a port that is not from 1 to 65535"),
+        ("amqp://localhost/orders@home", "a name with @, %40"),
         ("amqp://localhost/orders#1", "written %23"),
         ("amqp://localhost/orders?1", "an option that is not known"),
         ("amqp://localhost/orders?verify=verify_none", "for amqps:// only"),
@@ -437,6 +438,14 @@ def test_tasks_of_celery_are_watched_while_a_worker_gets_each(
     assert {each["verdict"] for each in found} == {"valid"}
     assert [each["message_id"] for each in found] == [*(each.id for each in sent), sent[-1].id]  # a retry
     assert {each["producer"][:3] for each in found} == {"gen"}
+
+
+def test_an_id_that_would_fill_the_memory_is_none() -> None:
+    headers = {"task": "shop.pay", "id": "x" * 256, "parent_id": "y" * 256}
+
+    watched = watched_from(AmqpMessage(headers, "orders", "order.new"))
+
+    assert (watched.message_id, watched.parent_id) == (None, None)
 
 
 def test_the_tracer_tells_the_original_message() -> None:

@@ -9,7 +9,10 @@ from urllib.parse import unquote, urlsplit
 
 from spakky.tracing.cli.refusal import Refusal
 
-__all__ = ["KafkaAddress", "kafka_address", "without_credentials"]
+__all__ = ["UNREADABLE", "KafkaAddress", "kafka_address", "without_credentials"]
+
+UNREADABLE: Final = "cannot be read (special characters of a password are written %5B and the like)"
+"""What is said of a URL that has no parts."""
 
 _DEFAULT_PORT: Final = 9092
 _MOST_PORTS: Final = 65_535
@@ -47,8 +50,8 @@ def kafka_address(url: str) -> KafkaAddress:
         _refuse(url, "has a space in it")
     try:
         parts = urlsplit(url)
-    except ValueError as error:
-        _refuse(url, f"cannot be read ({error})")
+    except ValueError:  # it quotes the password
+        _refuse(url, UNREADABLE)
     if parts.query or parts.fragment:
         _refuse(url, "goes on after the topic")
     if "@" in parts.path:

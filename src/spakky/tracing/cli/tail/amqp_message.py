@@ -18,6 +18,7 @@ __all__ = ["AmqpMessage", "traced_from", "watched_from"]
 
 _SENT_BY_BEAT: Final = "celery_beat_task"
 _NOBODY: Final = "(unnamed)"
+_LONGEST_ID: Final = 255  # as long as AMQP's own; a header may hold any length, and ids are remembered
 
 
 class AmqpMessage(NamedTuple):
@@ -60,8 +61,8 @@ def watched_from(message: AmqpMessage, place: str | None = None) -> Watched:
             message.app_id, fields.get("origin"), message.routing_key, message.exchange, _NOBODY
         )
         or _NOBODY,
-        message_id=_first_text(fields.get("id"), message.message_id),
-        parent_id=_first_text(fields.get("parent_id")),
+        message_id=_id(fields.get("id"), message.message_id),
+        parent_id=_id(fields.get("parent_id")),
         delivery=_delivery(message, is_task=is_task),
     )
 
@@ -101,6 +102,11 @@ def _delivery(message: AmqpMessage, *, is_task: bool) -> Delivery:
         attempt=(count_in(message.headers.get("retries")) or 0) + (delivery.attempt or 1),
         is_scheduled=message.headers.get(_SENT_BY_BEAT) is True,
     )
+
+
+def _id(*values: object) -> str | None:
+    text = _first_text(*values)
+    return None if text is None or len(text) > _LONGEST_ID else text
 
 
 def _first_text(*values: object) -> str | None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final, NoReturn
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from spakky.tracing.cli.refusal import Refusal
-from spakky.tracing.cli.tail.address import without_credentials
+from spakky.tracing.cli.tail.address import UNREADABLE, without_credentials
 
 __all__ = ["BrokerUrl", "broker_url", "refuse_url"]
 
@@ -59,15 +60,10 @@ def broker_url(url: str, *, port: int, example: str, options: frozenset[str]) ->
     Raises:
         Refusal: It is something else; the sentence has the example and no credentials.
     """
-    try:
-        parts = urlsplit(url)
-        given_port = parts.port
-    except ValueError as error:
-        refuse_url(url, f"cannot be read ({error})", example)
+    parts = _parts(url, example)
     if not parts.hostname:
         refuse_url(url, "names no host", example)
-    if given_port is not None and not 0 < given_port <= _MOST_PORTS:
-        refuse_url(url, f"has a port that is not from 1 to {_MOST_PORTS}", example)
+    given_port = _port(parts, url, example)
     if parts.fragment:
         refuse_url(url, "has a # in it, which is written %23 in a name", example)
     place, name = _split(parts.path)
@@ -94,6 +90,26 @@ def refuse_url(url: str, what: str, example: str) -> NoReturn:
     """
     message = f"{without_credentials(url)!r} {what}: give a URL such as {example}."
     raise Refusal(message)
+
+
+def _parts(url: str, example: str) -> SplitResult:
+    """Return the parts of *url*; the errors of `urlsplit` are not told, since they quote passwords."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        refuse_url(url, UNREADABLE, example)
+    if "@" in parts.path + parts.query + parts.fragment:
+        refuse_url(
+            url, "has a /, ? or # before the @, written %2F, %3F or %23, or a name with @, %40", example
+        )
+    return parts
+
+
+def _port(parts: SplitResult, url: str, example: str) -> int | None:
+    with suppress(ValueError):
+        if parts.port is None or parts.port > 0:
+            return parts.port
+    refuse_url(url, f"has a port that is not from 1 to {_MOST_PORTS}", example)
 
 
 def _split(path: str) -> tuple[str | None, str]:

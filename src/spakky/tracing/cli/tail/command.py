@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from importlib import import_module
+from math import isnan
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -37,6 +38,16 @@ _EXAMPLES: Final = (
 _LONGEST_GROUP: Final = 200
 
 
+class _Seconds(click.FloatRange):
+    """A time, 0 or more; it may be infinite, but has to be a number."""
+
+    name = "seconds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:  # noqa: ANN401 - as click has it
+        seconds: float = super().convert(value, param, ctx)
+        return self.fail(f"{value!r} is not a number.", param, ctx) if isnan(seconds) else seconds
+
+
 @click.command
 @click.argument("urls", metavar="URL...", nargs=-1, required=True)
 @click.option(
@@ -54,7 +65,7 @@ _LONGEST_GROUP: Final = 200
 @click.option("--by", "header", metavar="HEADER", help="Count by what this header says, not by producer.")
 @click.option(
     "--stale-after",
-    type=click.FloatRange(min=0),
+    type=_Seconds(min=0),
     default=60,
     show_default=True,
     metavar="SECONDS",
@@ -66,7 +77,7 @@ _LONGEST_GROUP: Final = 200
     "--json", "as_json", is_flag=True, help="Write a JSON object for each message, the totals as the last."
 )
 @click.option("--count", type=click.IntRange(min=1), metavar="N", help="End after N messages.")
-@click.option("--seconds", type=click.FloatRange(min=0), metavar="SECONDS", help="End after so many seconds.")
+@click.option("--seconds", type=_Seconds(min=0), metavar="SECONDS", help="End after so many seconds.")
 def tail(urls: tuple[str, ...], **options: Any) -> None:  # noqa: ANN401 - as click has read them
     r"""Watch running traffic: is the trace context there, message by message?
 
@@ -121,7 +132,8 @@ class _Session:
         if self._header is None:
             return message.producer[:_LONGEST_GROUP]
         values = message.carrier.get(message.headers, self._header)
-        return values[-1][:_LONGEST_GROUP] if values else f"(no {self._header})"
+        said = values[-1].strip() if values else ""
+        return said[:_LONGEST_GROUP] or f"(no {self._header})"
 
     def _chosen_screen(self) -> IScreen:
         shown = _shown(self._options)

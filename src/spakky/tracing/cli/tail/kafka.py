@@ -95,7 +95,10 @@ class KafkaWatcher:
             while True:
                 yield list(map(_watched, await self._records(consumer)))
         except UnsupportedCodecError as error:
-            sentence = f"The {self.watches} is compressed: pip install 'aiokafka[lz4,snappy,zstd]'."
+            sentence = (
+                f"The {self.watches} is compressed in a way that aiokafka alone cannot read: "
+                "pip install 'aiokafka[lz4,snappy,zstd]'."
+            )
             raise Refusal(sentence) from error
         except (KafkaError, UnicodeDecodeError) as error:
             sentence = f"The {self.watches} cannot be read any longer: {error}."

@@ -29,6 +29,8 @@ __all__ = ["IScreen", "JsonLines", "Lines"]
 
 _NANOSECONDS: Final = 1_000_000_000
 _INDENT: Final = " " * 20  # below who sent it
+_NARROW_INDENT: Final = "  "
+_LEAST_COLUMNS: Final = 2 * len(_INDENT)  # for that indent
 _WIDTH_OF_NAME: Final = 12
 _WIDTH_OF_PLACE: Final = 14
 _COLOURS: Final[dict[Verdict, str]] = {
@@ -113,7 +115,7 @@ class Lines:
             self._console.print()
         if not self._console.is_terminal:
             self._console.width = _WIDE
-        self._console.print(table_of(self._totals, self._heading))
+        self._console.print(table_of(self._totals, self._heading, self._console.width))
 
     def _write(self, footer: str) -> None:
         erased = "" if self._footer is None else self._footer.replaced_by(footer)
@@ -145,7 +147,7 @@ class _Footer:
         rows = max(_LEAST_ROWS, self._console.height // 3)
         with self._console.capture() as captured:
             self._console.print()
-            self._console.print(table_of(totals, heading, rows))
+            self._console.print(table_of(totals, heading, self._console.width, rows))
         self.shown = captured.get()
         self._messages, self._rendered_at = totals.messages, now
         return True
@@ -233,13 +235,14 @@ def _where(message: Watched, group: str) -> str:
 
 def _folded(head: str, said: list[str], columns: int) -> str:
     """Return several lines: the second and later ones are indented."""
-    room = max(columns - len(_INDENT), len(_INDENT))
+    indent = _INDENT if columns >= _LEAST_COLUMNS else _NARROW_INDENT
+    room = max(columns - len(indent), 1)
     is_short = cell_len(head.rstrip()) <= columns
     first, *rest = [head.rstrip()] if is_short else _wrapped(head.rstrip(), room)
     if said and cell_len(joined := f"{head} {printable(said[0])}") <= columns:
         first, said = joined, said[1:]
     below = [*rest, *(line for text in said for line in _wrapped(printable(text), room))]
-    return "".join(f"{line}\n" for line in [first, *(_INDENT + line for line in below)])
+    return "".join(f"{line}\n" for line in [first, *(indent + line for line in below)])
 
 
 def _wrapped(text: str, columns: int) -> list[str]:

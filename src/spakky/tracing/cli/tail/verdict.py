@@ -63,10 +63,16 @@ class Judgement(NamedTuple):
 
 
 class _Sighting(NamedTuple):
-    """Where a span was first seen: on which message, and when."""
+    """Where a span was first seen: on which message, sent in the processing of which, and when."""
 
     message_id: str | None
+    parent_id: str | None
     unix_nano: int
+
+    def is_of(self, message: Watched) -> bool:
+        """Return whether *message* is the same one, or was sent in the same processing."""
+        same_message = self.message_id is not None and self.message_id == message.message_id
+        return same_message or (self.parent_id is not None and self.parent_id == message.parent_id)
 
 
 class Judge:
@@ -78,7 +84,8 @@ class Judge:
     - the message says in the processing of which message it was sent, and both have the same traceparent:
       headers were copied on, and the processing has no span of its own;
     - the same traceparent was first seen longer ago than *stale_after* on another message, and this one is no
-      retry and no redelivery: a context has leaked in a process and is sent for ever.
+      retry and no redelivery: a context has leaked in a process and is sent for ever. But two messages that
+      were sent in the processing of the same one may be as far apart as that takes.
 
     One span may send many messages, so a traceparent that merely comes again is valid.
     """
@@ -90,7 +97,7 @@ class Judge:
             stale_after: How long one span may go on sending, in seconds.
             remembered: How many spans, and how many messages, are remembered: those that were seen last.
         """
-        self._stale_after_nano = int(stale_after * _NANOSECONDS)
+        self._stale_after_nano = stale_after * _NANOSECONDS
         self._sightings = _Recent[_Span, _Sighting](remembered)
         self._span_of_message = _Recent[str, _Span](remembered)
 
@@ -101,8 +108,13 @@ class Judge:
             return _without_traceparent(message)
         if len(traceparents) > 1:
             return Judgement("duplicated", None, _said_of_several(traceparents))
+        text = readable(traceparents[0])
+        if text is None:
+            return Judgement(
+                "malformed", None, f"traceparent is not text: {_described(traceparents[0])}", _notes(message)
+            )
         try:
-            context = TraceContext.from_traceparent(_text(traceparents[0]))
+            context = TraceContext.from_traceparent(text)
         except InvalidTraceparentError as error:
             return Judgement("malformed", None, str(error), _notes(message))
         reason = self._staleness(message, (context.trace_id, context.span_id))
@@ -127,15 +139,14 @@ class Judge:
         return self._span_of_message.get(parent_id) == span
 
     def _age(self, message: Watched, span: _Span) -> int:
-        """Return how long ago *span* was first seen on another message, in nanoseconds."""
+        """Return how long ago *span* was first seen, in nanoseconds; 0 if it was there for *message* then."""
         sent = message.delivery.sent_unix_nano
         now = time.time_ns() if sent is None else sent
         first = self._sightings.get(span)
         if first is None or now < first.unix_nano:
-            self._sightings.remember(span, _Sighting(message.message_id, now))
+            self._sightings.remember(span, _Sighting(message.message_id, message.parent_id, now))
             return 0
-        is_same = first.message_id is not None and first.message_id == message.message_id
-        return 0 if is_same else now - first.unix_nano
+        return 0 if first.is_of(message) else now - first.unix_nano
 
 
 class _Recent(Generic[_KeyT, _ValueT]):
@@ -166,15 +177,17 @@ def _without_traceparent(message: Watched) -> Judgement:
 
 
 def _said_of_several(traceparents: list[object]) -> str:
-    quoted = [_text(value)[:_LONGEST_QUOTE] for value in traceparents[:_MOST_QUOTES]]
+    quoted = [_described(value)[:_LONGEST_QUOTE] for value in traceparents[:_MOST_QUOTES]]
     more = ", ..." if len(traceparents) > len(quoted) else ""
     return f"traceparent is there {len(traceparents)} times: {', '.join(quoted)}{more}"
 
 
-def _text(value: object) -> str:
-    """Return a header's value as text; what is none gets a description that is no traceparent."""
+def _described(value: object) -> str:
+    """Return a header's value as text; of what is none, its type, or that there is nothing."""
     text = readable(value)
-    return f"({type(value).__name__})" if text is None else text
+    if text is None:
+        return "(nothing)" if value is None else f"({type(value).__name__})"
+    return text
 
 
 def _is_repeated(delivery: Delivery) -> bool:
