@@ -246,6 +246,41 @@ def test_other_ways_to_run_async_tests_are_seen_too(project: Project) -> None:
         assert _told_under(name, output)[0].startswith("a trace context leaked")
 
 
+def test_tests_that_run_in_trio_wait_as_well(project: Project) -> None:
+    project.write(
+        "test_shop.py",
+        TRACES
+        + """
+    import threading
+    import anyio
+    import pytest
+
+    pytestmark = pytest.mark.anyio
+
+    @pytest.fixture
+    def anyio_backend():
+        return "trio"
+
+    async def late(begun):
+        with SHOP.process({}):
+            begun.set()
+            await anyio.sleep(0.05)
+
+    async def test_another_task_is_waited_for(traces):
+        async with anyio.create_task_group() as group:
+            group.start_soon(late, anyio.Event())
+            await traces.wait_for_async("process orders")
+
+    async def test_a_thread_has_time_to_end_its_span(traces):
+        begun = threading.Event()
+        threading.Thread(target=anyio.run, args=[late, begun]).start()
+        begun.wait()
+    """,
+    )
+
+    assert "2 passed" in project.passes()
+
+
 def test_what_a_test_leaves_open_fails_it_unless_that_is_off(project: Project) -> None:
     project.write(
         "test_shop.py",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, NoReturn
@@ -166,7 +167,7 @@ class Traces:
         while not self._are_there(which, count, filters):
             if time.monotonic() > until:
                 self._not_in_time(which, count, timeout, filters)
-            await asyncio.sleep(_STEP)
+            await _pause()
         return self.of(*which, **filters)
 
     def message(self, message: object) -> TracedMessage:
@@ -241,8 +242,8 @@ class Traces:
     async def settle(self) -> None:
         """Give spans that are open a second to end, while the event loop goes on."""
         until = time.monotonic() + _PATIENCE
-        while self._tracer.unfinished and time.monotonic() < until:  # noqa: ASYNC110 - it may be of a thread
-            await asyncio.sleep(_STEP)
+        while self._tracer.unfinished and time.monotonic() < until:
+            await _pause()
 
     def _found(self, which: Sequence[Which], filters: SpanFilters) -> list[Named]:
         spans = self.spans
@@ -300,3 +301,13 @@ def _loop_runs_here() -> bool:
     except RuntimeError:
         return False
     return True
+
+
+async def _pause() -> None:
+    """Let others go on for a moment: the event loop that runs here, or threads where none is known."""
+    if _loop_runs_here():
+        await asyncio.sleep(_STEP)
+    elif (trio := sys.modules.get("trio")) is not None:
+        await trio.sleep(_STEP)
+    else:
+        time.sleep(_STEP)  # noqa: ASYNC251 - no loop is known that could be asked to wait
