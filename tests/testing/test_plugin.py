@@ -134,6 +134,30 @@ def test_a_tracer_that_was_there_goes_on_recording(project: Project) -> None:
     project.passes()
 
 
+def test_a_tracer_that_was_there_and_fails_leaves_nothing_open(project: Project) -> None:
+    project.write(
+        "test_shop.py",
+        TRACES
+        + """
+    from types import SimpleNamespace
+    from spakky.tracing.tracer import set_tracer
+
+    class Failing:
+        def start(self, operation):
+            return SimpleNamespace(context=operation.context, end=lambda *_: 1 / 0)
+
+    def test_shop(request):
+        set_tracer(Failing())
+        traces = request.getfixturevalue("traces")
+        with SHOP.process({}):
+            pass
+        assert len(traces.spans) == 1
+    """,
+    )
+
+    project.passes()
+
+
 def test_what_the_user_s_variable_says_stays_so_and_nothing_is_recorded_twice(
     project: Project, tmp_path: Path
 ) -> None:
