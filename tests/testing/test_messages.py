@@ -307,6 +307,17 @@ def test_what_has_no_headers_is_refused(traces: Traces, message: object) -> None
         traces.message(message)
 
 
+@pytest.mark.parametrize("kind", [list, tuple])
+@pytest.mark.parametrize("record", [aiokafka_record, kafka_python_record, confluent_message])
+def test_a_batch_is_not_taken_for_its_first_message(
+    traces: Traces, kind: type[list[object]], record: Callable[[Text], object]
+) -> None:
+    batch = kind([record({"traceparent": STALE}), record({})])
+
+    with pytest.raises(WrongUseError, match=f"no headers are found in an object of type {kind.__name__}"):
+        traces.message(batch)
+
+
 def test_without_a_current_trace_none_can_be_compared(traces: Traces) -> None:
     with pytest.raises(WrongUseError, match=r"no trace is current here: say it inside of `with traces\.root"):
         traces.message({}).must_carry_the_current_trace()

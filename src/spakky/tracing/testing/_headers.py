@@ -47,10 +47,13 @@ def _native_headers(message: object) -> object:
     if isinstance(message, Mapping) and not hasattr(message, "headers"):  # requests of servers are mappings
         return _of_mapping(message)
     found = _of_object(message)
-    if found is not _MISSING or not isinstance(message, (list, tuple)):
-        return found
-    parts = [_of_object(part) for part in message]  # pika: method, properties, body
-    return next((part for part in parts if part is not _MISSING), message)
+    return _of_sequence(message) if found is _MISSING and isinstance(message, (list, tuple)) else found
+
+
+def _of_sequence(message: Sequence[object]) -> object:
+    """Return the headers in what pika hands out: method, properties and body; else these are pairs."""
+    parts = [found for part in message if (found := _of_object(part)) is not _MISSING]
+    return parts[0] if len(parts) == 1 and isinstance(message, tuple) else message
 
 
 def _of_mapping(message: Mapping[Any, Any]) -> object:
