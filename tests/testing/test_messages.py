@@ -63,6 +63,12 @@ def pika_message(headers: Text) -> object:
     return Basic.Deliver(), pika.BasicProperties(headers=dict(headers)), b""
 
 
+def arq_ctx(headers: Text) -> object:
+    """Return the ctx of a job, in which a user keeps a client that has headers as well."""
+    run = SimpleNamespace(headers=headers)
+    return {"client": SimpleNamespace(headers={"accept": "*"}), "job_try": 1, "spakky_tracing_run": run}
+
+
 def dramatiq_message(headers: Text) -> object:
     return dramatiq.Message(queue_name="q", actor_name="a", args=(), kwargs={}, options=dict(headers))
 
@@ -109,7 +115,7 @@ SHAPES: dict[str, Callable[[Text], object]] = {
     "dramatiq-message": dramatiq_message,
     "taskiq-message": taskiq_message,
     "rq-job": rq_job,
-    "arq-ctx": lambda headers: {"job_try": 1, "redis": object(), "run": SimpleNamespace(headers=headers)},
+    "arq-ctx": arq_ctx,
     "httpx-request": lambda headers: httpx.Request("GET", "http://shop", headers=headers),
     "requests-request": lambda headers: requests.Request("GET", "http://shop", headers=headers).prepare(),
     "urllib-request": lambda headers: Request("http://shop", headers=headers),

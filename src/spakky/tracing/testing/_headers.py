@@ -16,6 +16,8 @@ Headers = list[tuple[str, object]]
 
 # Where objects have their headers: most of them, dramatiq's and taskiq's messages, a job of RQ.
 _ATTRIBUTES: Final = ("headers", "options", "labels", "meta")
+_JOB_OF_ARQ: Final = "job_try"  # in the ctx of a job
+_RUN_OF_ARQ: Final = "spakky_tracing_run"  # in that ctx, with the job's headers, by our hook
 _MISSING: Final = object()
 _NAME_AND_VALUE: Final = 2
 _WSGI_PREFIX: Final = "HTTP_"
@@ -61,10 +63,9 @@ def _of_mapping(message: Mapping[Any, Any]) -> object:
         return _of_environ(message)
     if "type" in message and isinstance(message.get("headers"), (list, tuple)):
         return message["headers"]  # an ASGI scope
-    if "job_try" in message:  # the ctx of a job of arq, in which our hook keeps its headers
-        return next(
-            (found for each in message.values() if isinstance(found := _of_object(each), Mapping)), {}
-        )
+    if _JOB_OF_ARQ in message:
+        found = _of_object(message.get(_RUN_OF_ARQ))
+        return {} if found is _MISSING else found
     return message
 
 
