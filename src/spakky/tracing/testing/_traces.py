@@ -12,7 +12,7 @@ from spakky.tracing.baggage import Baggage
 from spakky.tracing.context import TraceContext
 from spakky.tracing.error import WrongUseError
 from spakky.tracing.testing._message import TracedMessage
-from spakky.tracing.testing._selection import check_filters, selected, told
+from spakky.tracing.testing._selection import check_filters, selected, that, told
 from spakky.tracing.testing._spans import Named, Spans
 from spakky.tracing.testing._wording import fail, sides, table
 from spakky.tracing.tracer import get_tracer
@@ -100,7 +100,7 @@ class Traces:
         spans = self.of(*(() if which is None else (which,)), **filters)
         if len(spans) > 1:
             fail(
-                f"one span was expected that {told(which, filters)}, but there are {len(spans)}:",
+                f"one span was expected{that(which, filters)}, but there are {len(spans)}:",
                 table(spans),
             )
         return spans[0]
@@ -119,7 +119,7 @@ class Traces:
         __tracebackhide__ = True
         check_filters(filters)
         if spans := selected(self.spans, which, filters):
-            fail(f"no recorded span was expected that {told(which, filters)}, but:", table(spans))
+            fail(f"no recorded span was expected{that(which, filters)}, but:", table(spans))
 
     def wait_for(
         self, *which: Which, count: int = 1, timeout: float = 10.0, **filters: Unpack[SpanFilters]
@@ -175,7 +175,8 @@ class Traces:
 
         Args:
             message: A message or request of any client library, headers as a mapping or as pairs, an ASGI
-                scope or a WSGI environ; it may have been sent or received.
+                scope or a WSGI environ. Take the one that has arrived: what a client is given to send is
+                mostly left as it was, and only what goes out carries the trace.
 
         Raises:
             WrongUseError: No headers are found in it.
