@@ -63,6 +63,12 @@ def pika_message(headers: Text) -> object:
     return Basic.Deliver(), pika.BasicProperties(headers=dict(headers)), b""
 
 
+def arq_ctx(headers: Text) -> object:
+    """Return the ctx of a job, in which a user keeps a client that has headers as well."""
+    run = SimpleNamespace(headers=headers)
+    return {"client": SimpleNamespace(headers={"accept": "*"}), "job_try": 1, "spakky_tracing_run": run}
+
+
 def dramatiq_message(headers: Text) -> object:
     return dramatiq.Message(queue_name="q", actor_name="a", args=(), kwargs={}, options=dict(headers))
 
@@ -109,7 +115,7 @@ SHAPES: dict[str, Callable[[Text], object]] = {
     "dramatiq-message": dramatiq_message,
     "taskiq-message": taskiq_message,
     "rq-job": rq_job,
-    "arq-ctx": lambda headers: {"job_try": 1, "redis": object(), "run": SimpleNamespace(headers=headers)},
+    "arq-ctx": arq_ctx,
     "httpx-request": lambda headers: httpx.Request("GET", "http://shop", headers=headers),
     "requests-request": lambda headers: requests.Request("GET", "http://shop", headers=headers).prepare(),
     "urllib-request": lambda headers: Request("http://shop", headers=headers),
@@ -305,6 +311,17 @@ def test_it_carries_a_trace_where_it_must_not(traces: Traces) -> None:
 def test_what_has_no_headers_is_refused(traces: Traces, message: object) -> None:
     with pytest.raises(WrongUseError, match=r"no headers are found in .*: pass the message itself, or its"):
         traces.message(message)
+
+
+@pytest.mark.parametrize("kind", [list, tuple])
+@pytest.mark.parametrize("record", [aiokafka_record, kafka_python_record, confluent_message])
+def test_a_batch_is_not_taken_for_its_first_message(
+    traces: Traces, kind: type[list[object]], record: Callable[[Text], object]
+) -> None:
+    batch = kind([record({"traceparent": STALE}), record({})])
+
+    with pytest.raises(WrongUseError, match=f"no headers are found in an object of type {kind.__name__}"):
+        traces.message(batch)
 
 
 def test_without_a_current_trace_none_can_be_compared(traces: Traces) -> None:

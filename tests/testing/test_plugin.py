@@ -26,6 +26,15 @@ TRACES = """
 """
 
 
+def _told_under(heading: str, output: str) -> list[str]:
+    """Return all that pytest prints between this heading and the next one."""
+    lines = output.splitlines()
+    headings = [number for number, line in enumerate(lines) if line.startswith(("___", "==="))]
+    start = next(number for number in headings if lines[number].strip("_ ") == heading)
+    end = next(number for number in headings if number > start)
+    return lines[start + 1 : end]
+
+
 def test_it_is_there_by_installing_the_package(project: Project) -> None:
     project.write("test_shop.py", "def test_shop(traces):\n    assert traces.spans == []\n")
 
@@ -125,6 +134,30 @@ def test_a_tracer_that_was_there_goes_on_recording(project: Project) -> None:
     project.passes()
 
 
+def test_a_tracer_that_was_there_and_fails_leaves_nothing_open(project: Project) -> None:
+    project.write(
+        "test_shop.py",
+        TRACES
+        + """
+    from types import SimpleNamespace
+    from spakky.tracing.tracer import set_tracer
+
+    class Failing:
+        def start(self, operation):
+            return SimpleNamespace(context=operation.context, end=lambda *_: 1 / 0)
+
+    def test_shop(request):
+        set_tracer(Failing())
+        traces = request.getfixturevalue("traces")
+        with SHOP.process({}):
+            pass
+        assert len(traces.spans) == 1
+    """,
+    )
+
+    project.passes()
+
+
 def test_what_the_user_s_variable_says_stays_so_and_nothing_is_recorded_twice(
     project: Project, tmp_path: Path
 ) -> None:
@@ -197,10 +230,10 @@ def test_what_an_async_test_leaves_in_its_task_is_seen(project: Project, mode: s
 
     output = project.fails("-o", f"asyncio_mode={mode}")
 
-    said, now, before = errors_in(output)
-    assert said == "AssertionError: a trace context leaked: what is current now is not what was before:"
-    assert now.startswith("now     00-")
-    assert before == "before  no trace"
+    said, now, before = _told_under("test_left", output)
+    assert said == "a trace context leaked: what is current now is not what was before:"
+    assert now.startswith("  now     00-")
+    assert before == "  before  no trace"
     assert "1 failed, 1 passed" in output
 
 
@@ -233,7 +266,43 @@ def test_other_ways_to_run_async_tests_are_seen_too(project: Project) -> None:
     output = project.fails()
 
     assert "2 failed" in output
-    assert sum("a trace context leaked" in line for line in errors_in(output)) == 2
+    for name in ("test_by_anyio", "TestCase.test_by_unittest"):
+        assert _told_under(name, output)[0].startswith("a trace context leaked")
+
+
+def test_tests_that_run_in_trio_wait_as_well(project: Project) -> None:
+    project.write(
+        "test_shop.py",
+        TRACES
+        + """
+    import threading
+    import anyio
+    import pytest
+
+    pytestmark = pytest.mark.anyio
+
+    @pytest.fixture
+    def anyio_backend():
+        return "trio"
+
+    async def late(begun):
+        with SHOP.process({}):
+            begun.set()
+            await anyio.sleep(0.05)
+
+    async def test_another_task_is_waited_for(traces):
+        async with anyio.create_task_group() as group:
+            group.start_soon(late, anyio.Event())
+            await traces.wait_for_async("process orders")
+
+    async def test_a_thread_has_time_to_end_its_span(traces):
+        begun = threading.Event()
+        threading.Thread(target=anyio.run, args=[late, begun]).start()
+        begun.wait()
+    """,
+    )
+
+    assert "2 passed" in project.passes()
 
 
 def test_what_a_test_leaves_open_fails_it_unless_that_is_off(project: Project) -> None:
@@ -262,9 +331,58 @@ def test_what_a_test_leaves_open_fails_it_unless_that_is_off(project: Project) -
 
     assert "2 failed, 2 passed, 1 error" in output
     assert "a trace context leaked" in output
-    assert "AssertionError: a span was started and never ended:" in errors_in(output)
-    assert "'process orders' (consumer), started in the thread 'MainThread', trace " in output
+    said, span = _told_under("ERROR at teardown of test_a_span", output)
+    assert said == "a span was started and never ended:"
+    assert span.startswith("  'process orders' (consumer), started in the thread 'MainThread', trace ")
     assert "1 failed, 3 passed" in without
+
+
+@pytest.mark.parametrize("style", ["auto", "long", "short", "native"])
+def test_a_leak_is_told_without_a_traceback(project: Project, style: str) -> None:
+    project.write(
+        "test_shop.py",
+        TRACES
+        + """
+    import unittest
+    import pytest
+
+    def test_a_context(traces):
+        TraceContext.set(TraceContext.new_root())
+
+    class TestCase(unittest.TestCase):
+        @pytest.fixture(autouse=True)
+        def recorded(self, traces):
+            self.traces = traces
+
+        def test_a_context(self):
+            TraceContext.set(TraceContext.new_root())
+    """,
+    )
+
+    output = project.fails(f"--tb={style}")
+
+    for name in ("test_a_context", "TestCase.test_a_context"):
+        assert len(_told_under(name, output)) == len(["what leaked", "now", "before"])
+
+
+def test_a_test_whose_setup_has_failed_is_not_told_what_is_open(project: Project) -> None:
+    project.write(
+        "test_shop.py",
+        TRACES
+        + """
+    import pytest
+
+    @pytest.fixture
+    def shop(traces):
+        SHOP.process({}).open()
+        raise OSError("closed")
+
+    def test_shop(shop):
+        pass
+    """,
+    )
+
+    assert "1 error in" in project.fails()
 
 
 def test_a_choice_that_is_none_is_refused(project: Project) -> None:

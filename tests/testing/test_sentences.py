@@ -91,6 +91,11 @@ def test_that_nothing_is_there_can_be_said(traces: Traces) -> None:
         "  'send orders'  producer  'orders'  in 'test' (PID)  ok  trace ID",
     ):
         traces.must_have_no("orders")
+    with failing(
+        "no recorded span was expected, but:",
+        "  'send orders'  producer  'orders'  in 'test' (PID)  ok  trace ID",
+    ):
+        traces.must_have_no()
 
 
 def test_a_tracer_that_was_set_since_is_told(traces: Traces) -> None:

@@ -16,6 +16,8 @@ Headers = list[tuple[str, object]]
 
 # Where objects have their headers: most of them, dramatiq's and taskiq's messages, a job of RQ.
 _ATTRIBUTES: Final = ("headers", "options", "labels", "meta")
+_JOB_OF_ARQ: Final = "job_try"  # in the ctx of a job
+_RUN_OF_ARQ: Final = "spakky_tracing_run"  # in that ctx, with the job's headers, by our hook
 _MISSING: Final = object()
 _NAME_AND_VALUE: Final = 2
 _WSGI_PREFIX: Final = "HTTP_"
@@ -47,10 +49,13 @@ def _native_headers(message: object) -> object:
     if isinstance(message, Mapping) and not hasattr(message, "headers"):  # requests of servers are mappings
         return _of_mapping(message)
     found = _of_object(message)
-    if found is not _MISSING or not isinstance(message, (list, tuple)):
-        return found
-    parts = [_of_object(part) for part in message]  # pika: method, properties, body
-    return next((part for part in parts if part is not _MISSING), message)
+    return _of_sequence(message) if found is _MISSING and isinstance(message, (list, tuple)) else found
+
+
+def _of_sequence(message: Sequence[object]) -> object:
+    """Return the headers in what pika hands out: method, properties and body; else these are pairs."""
+    parts = [found for part in message if (found := _of_object(part)) is not _MISSING]
+    return parts[0] if len(parts) == 1 and isinstance(message, tuple) else message
 
 
 def _of_mapping(message: Mapping[Any, Any]) -> object:
@@ -58,10 +63,9 @@ def _of_mapping(message: Mapping[Any, Any]) -> object:
         return _of_environ(message)
     if "type" in message and isinstance(message.get("headers"), (list, tuple)):
         return message["headers"]  # an ASGI scope
-    if "job_try" in message:  # the ctx of a job of arq, in which our hook keeps its headers
-        return next(
-            (found for each in message.values() if isinstance(found := _of_object(each), Mapping)), {}
-        )
+    if _JOB_OF_ARQ in message:
+        found = _of_object(message.get(_RUN_OF_ARQ))
+        return {} if found is _MISSING else found
     return message
 
 

@@ -7,6 +7,7 @@ leaves alone whatever does not ask for the fixture.
 from __future__ import annotations
 
 import inspect
+from contextlib import contextmanager
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Final
 
@@ -57,13 +58,13 @@ def traces(request: pytest.FixtureRequest) -> Iterator[Traces]:
     """Record the spans of this test and of processes that it starts: a `spakky.tracing.testing.Traces`."""
     from spakky.tracing.testing._recording import recorded_traces  # noqa: PLC0415 - the boundaries come with it
 
-    __tracebackhide__ = True
     node: pytest.Item = request.node
     with recorded_traces(leaks=False) as recorded:
         node.stash[_RECORDED] = recorded
         yield recorded
         if _minds_leaks(node) and not node.stash.get(_HAS_FAILED, False):
-            recorded.must_not_leak()
+            with _told_by_itself():
+                recorded.must_not_leak()
 
 
 @pytest.hookimpl(wrapper=True)
@@ -83,13 +84,22 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
 
 
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
-    """Note that a test has failed: then it is no news that it left something open."""
-    if call.when == "call" and _RECORDED in item.stash:
+    """Note that a test or its setup has failed: then it is no news that it left something open."""
+    if call.when != "teardown":
         item.stash[_HAS_FAILED] = call.excinfo is not None
 
 
 def _minds_leaks(item: pytest.Item) -> bool:
     return bool(item.config.getini(_INI) == "error")
+
+
+@contextmanager
+def _told_by_itself() -> Iterator[None]:
+    """Let a test fail without a traceback: what leaked is found when the lines of the test are through."""
+    try:
+        yield
+    except AssertionError as leak:
+        raise pytest.fail.Exception(str(leak), pytrace=False) from None
 
 
 def _watched(body: Callable[..., Any], recorded: Traces) -> Callable[..., Any]:
@@ -98,7 +108,8 @@ def _watched(body: Callable[..., Any], recorded: Traces) -> Callable[..., Any]:
         __tracebackhide__ = True
         before = TraceContext.get()
         result = body(*args, **kwargs)
-        recorded.must_have_current(before)
+        with _told_by_itself():
+            recorded.must_have_current(before)
         return result
 
     return watched
@@ -110,7 +121,8 @@ def _watched_async(body: Callable[..., Any], recorded: Traces) -> Callable[..., 
         __tracebackhide__ = True
         before = TraceContext.get()
         result = await body(*args, **kwargs)
-        recorded.must_have_current(before)
+        with _told_by_itself():
+            recorded.must_have_current(before)
         await recorded.settle()
         return result
 

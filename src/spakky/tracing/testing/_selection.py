@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from spakky.tracing.tracer import Kind, Outcome
 
-__all__ = ["SpanFilters", "Which", "called", "check_filters", "selected", "told"]
+__all__ = ["SpanFilters", "Which", "called", "check_filters", "selected", "that", "told"]
 
 Which: TypeAlias = str | Span
 """A span, or the name of spans or of their destination; `*` in it stands for any text."""
@@ -84,3 +84,8 @@ def told(which: Which | None, filters: SpanFilters) -> str:
     words = [] if which is None else [f"is {called(which)} by its name or destination"]
     words += [f"has {name} {wanted!r}" for name, wanted in filters.items()]
     return " and ".join(words) or "is there"
+
+
+def that(which: Which | None, filters: SpanFilters) -> str:
+    """Return a search, for a sentence that has spoken of a span; nothing where any one is meant."""
+    return "" if which is None and not filters else f" that {told(which, filters)}"

@@ -93,9 +93,11 @@ class OpenSpan:
 
     def end(self, outcome: Outcome, error: BaseException | None = None) -> None:
         """Record the operation as finished."""
-        for span in self._recorded:
-            span.end(outcome, error)
-        self._tracer.unfinished.pop(id(self), None)
+        try:
+            for span in self._recorded:
+                span.end(outcome, error)
+        finally:
+            self._tracer.unfinished.pop(id(self), None)
 
     def __str__(self) -> str:
         operation = self._operation

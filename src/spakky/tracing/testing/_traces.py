@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, NoReturn
@@ -11,7 +12,7 @@ from spakky.tracing.baggage import Baggage
 from spakky.tracing.context import TraceContext
 from spakky.tracing.error import WrongUseError
 from spakky.tracing.testing._message import TracedMessage
-from spakky.tracing.testing._selection import check_filters, selected, told
+from spakky.tracing.testing._selection import check_filters, selected, that, told
 from spakky.tracing.testing._spans import Named, Spans
 from spakky.tracing.testing._wording import fail, sides, table
 from spakky.tracing.tracer import get_tracer
@@ -99,7 +100,7 @@ class Traces:
         spans = self.of(*(() if which is None else (which,)), **filters)
         if len(spans) > 1:
             fail(
-                f"one span was expected that {told(which, filters)}, but there are {len(spans)}:",
+                f"one span was expected{that(which, filters)}, but there are {len(spans)}:",
                 table(spans),
             )
         return spans[0]
@@ -118,7 +119,7 @@ class Traces:
         __tracebackhide__ = True
         check_filters(filters)
         if spans := selected(self.spans, which, filters):
-            fail(f"no recorded span was expected that {told(which, filters)}, but:", table(spans))
+            fail(f"no recorded span was expected{that(which, filters)}, but:", table(spans))
 
     def wait_for(
         self, *which: Which, count: int = 1, timeout: float = 10.0, **filters: Unpack[SpanFilters]
@@ -166,7 +167,7 @@ class Traces:
         while not self._are_there(which, count, filters):
             if time.monotonic() > until:
                 self._not_in_time(which, count, timeout, filters)
-            await asyncio.sleep(_STEP)
+            await _pause()
         return self.of(*which, **filters)
 
     def message(self, message: object) -> TracedMessage:
@@ -174,7 +175,8 @@ class Traces:
 
         Args:
             message: A message or request of any client library, headers as a mapping or as pairs, an ASGI
-                scope or a WSGI environ; it may have been sent or received.
+                scope or a WSGI environ. Take the one that has arrived: what a client is given to send is
+                mostly left as it was, and only what goes out carries the trace.
 
         Raises:
             WrongUseError: No headers are found in it.
@@ -241,8 +243,8 @@ class Traces:
     async def settle(self) -> None:
         """Give spans that are open a second to end, while the event loop goes on."""
         until = time.monotonic() + _PATIENCE
-        while self._tracer.unfinished and time.monotonic() < until:  # noqa: ASYNC110 - it may be of a thread
-            await asyncio.sleep(_STEP)
+        while self._tracer.unfinished and time.monotonic() < until:
+            await _pause()
 
     def _found(self, which: Sequence[Which], filters: SpanFilters) -> list[Named]:
         spans = self.spans
@@ -300,3 +302,13 @@ def _loop_runs_here() -> bool:
     except RuntimeError:
         return False
     return True
+
+
+async def _pause() -> None:
+    """Let others go on for a moment: the event loop that runs here, or threads where none is known."""
+    if _loop_runs_here():
+        await asyncio.sleep(_STEP)
+    elif (trio := sys.modules.get("trio")) is not None:
+        await trio.sleep(_STEP)
+    else:
+        time.sleep(_STEP)  # noqa: ASYNC251 - no loop is known that could be asked to wait
