@@ -43,7 +43,10 @@ def text_of(page: str) -> str:
 
 
 def blocks_of(page: str) -> list[Block]:
-    text = text_of(page)
+    return _blocks_in(text_of(page))
+
+
+def _blocks_in(text: str) -> list[Block]:
     return [
         Block(found["kind"], found["title"] or "", found["text"], text.count("\n", 0, found.start()) + 1)
         for found in _BLOCK.finditer(text)
@@ -53,6 +56,16 @@ def blocks_of(page: str) -> list[Block]:
 def programs_of(page: str) -> list[str]:
     """Return the text of the page's blocks of Python."""
     return [block.text for block in blocks_of(page) if block.kind == "python"]
+
+
+def programs_by_heading(page: str) -> dict[str, list[str]]:
+    """Return the text of the page's blocks of Python, by the heading that they stand under."""
+    programs: dict[str, list[str]] = {}
+    for part in re.split(r"^##+ ", text_of(page), flags=re.MULTILINE):
+        heading, _, rest = part.partition("\n")
+        if found := [block.text for block in _blocks_in(rest) if block.kind == "python"]:
+            programs[heading] = found
+    return programs
 
 
 def program_with(page: str, word: str) -> str:

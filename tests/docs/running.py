@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
+from docs.pages import ROOT
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -24,21 +26,44 @@ UNTITLED: Final = "shop.py"
 
 _IN_FOLDER: Final = ("sh", "-c", 'cd "$0" && exec "$@"')
 _NOT_RUN: Final = {"docker", "git", "make", "pip"}  # test_names.py looks at what is named in these commands
+_STRICTLY: Final = ("-W", "error", "-W", "ignore::ResourceWarning")
 _ID: Final = re.compile(r"\b(?:[0-9a-f]{32}|[0-9a-f]{16})\b")
 
 
-def run(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run one block of Python as the program `shop.py`."""
+def with_names(code: str, names: Mapping[str, str]) -> str:
+    """Return *code* with addresses and names of queues put in."""
+    for written, name in names.items():
+        code = code.replace(written, name)
+    return code
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """Return the environment of a program that imports this project."""
+    return {**os.environ, "PYTHONPATH": str(ROOT / "src"), **variables}
+
+
+def run(code: str, folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run *code* as the program `shop.py` in *folder*, which has to end well and without a warning."""
     script = folder / UNTITLED
     script.write_text(code, encoding="utf-8")
-    return subprocess.run(
-        [sys.executable, str(script)],
+    finished = subprocess.run(
+        [sys.executable, *_STRICTLY, str(script), *arguments],
         capture_output=True,
         text=True,
         timeout=PATIENCE,
         check=False,
         cwd=folder,
+        env=environment(**variables),
     )
+    assert finished.returncode == 0, finished.stderr
+    return finished
+
+
+def printed_by(code: str, folder: Path, *arguments: str, **variables: str) -> list[str]:
+    """Run *code* so, logging nothing, and return the lines that it printed."""
+    finished = run(code, folder, *arguments, **variables)
+    assert finished.stderr == "", finished.stderr
+    return finished.stdout.splitlines()
 
 
 def without_ids(text: str) -> str:

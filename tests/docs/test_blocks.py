@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from brokers.guarded import Guarded
-from docs.pages import ROOT, Block, blocks_of, pages
+from docs.pages import ROOT, Block, blocks_of, pages, text_of
 from docs.running import Reader, without_ids
 
 if TYPE_CHECKING:
@@ -87,8 +87,8 @@ def test_a_test_of_a_page_names_it(page: str, test: str) -> None:
 
 @pytest.mark.parametrize("page", pages())
 def test_every_block_says_what_it_is(page: str) -> None:
-    """A block of another kind, or with a title that is spelled otherwise, would be passed over."""
-    fences = [line for line in (ROOT / page).read_text(encoding="utf-8").splitlines() if line[:3] == "```"]
+    """A block of another kind, with a title that is spelled otherwise, or in a list would be passed over."""
+    fences = [line for line in text_of(page).splitlines() if line.lstrip(" >").startswith(("```", "~~~"))]
 
     assert len(fences) == 2 * len(blocks_of(page))
     assert {block.kind for block in blocks_of(page)} <= {"python", "sh", "console", "text", "ini", "toml"}

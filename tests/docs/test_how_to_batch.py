@@ -12,19 +12,20 @@ from confluent_kafka.cimpl import NewTopic
 
 from contract.contexts import STALE, TRACEPARENT
 from contract.receiving import SENDER
-from docs.how_to import code_of, run, with_names
+from docs.pages import programs_by_heading
+from docs.running import printed_by, with_names
 from spakky.tracing.context import TraceContext
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-CODE: Final = code_of("docs/how-to/batches.md")
+CODE: Final = programs_by_heading("docs/how-to/batches.md")
 
 
 def said_by(code: str, names: dict[str, str], folder: Path) -> dict[str, list[str]]:
     """Return what was said of each word, in order."""
     said = defaultdict(list)
-    for line in run(with_names(code, names), folder):
+    for line in printed_by(with_names(code, names), folder):
         word, _, rest = line.partition(" ")
         said[word].append(rest)
     return said

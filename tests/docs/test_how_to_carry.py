@@ -10,12 +10,13 @@ from uuid import uuid4
 
 import pytest
 
-from docs.how_to import code_of, environment, run, with_names
+from docs.pages import programs_by_heading
+from docs.running import environment, printed_by, with_names
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-CODE: Final = code_of("docs/how-to/own-carrier.md")
+CODE: Final = programs_by_heading("docs/how-to/own-carrier.md")
 
 
 @pytest.fixture
@@ -52,7 +53,7 @@ def test_the_carrier_passes_the_contract(shop: Path) -> None:
 def test_an_entry_carries_the_context(shop: Path, redis_url: str) -> None:
     names = {"redis://localhost": redis_url, '"orders"': f'"orders-{uuid4().hex}"'}
 
-    sent, received, *spans = run(with_names(CODE["Use it"][0], names), shop)
+    sent, received, *spans = printed_by(with_names(CODE["Use it"][0], names), shop)
 
     _, trace_id = sent.split()
     assert received == f"received {trace_id} b'two coffees' {{'customer': 'acme'}}"
@@ -60,4 +61,4 @@ def test_an_entry_carries_the_context(shop: Path, redis_url: str) -> None:
 
 
 def test_propagators_of_opentelemetry_read_and_write_by_it(shop: Path) -> None:
-    assert run(CODE["With a propagator of OpenTelemetry"][0], shop) == ["body b3", "True", "True"]
+    assert printed_by(CODE["With a propagator of OpenTelemetry"][0], shop) == ["body b3", "True", "True"]

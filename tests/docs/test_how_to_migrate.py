@@ -16,14 +16,15 @@ from uuid import uuid4
 import pytest
 from pika import BlockingConnection, URLParameters
 
-from docs.how_to import code_of, environment, logged, run, text_of, with_names
+from docs.pages import programs_by_heading, text_of
+from docs.running import environment, printed_by, run, with_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PAGE: Final = "docs/how-to/migrate-from-opentelemetry.md"
 TEXT: Final = text_of(PAGE)
-CODE: Final = code_of(PAGE)
+CODE: Final = programs_by_heading(PAGE)
 PATIENCE: Final = 30
 BAGGAGE: Final = {"tenant": "acme"}
 
@@ -239,7 +240,7 @@ def test_without_opentelemetry_the_trace_goes_on_too(amqp_url: str, tmp_path: Pa
     (code,) = CODE["Without OpenTelemetry"]
     names = {"amqp://guest:guest@localhost/": amqp_url, '"orders"': f'"orders-{uuid4().hex}"'}
 
-    said = logged(with_names(code, names), tmp_path)
+    said = run(with_names(code, names), tmp_path).stderr.splitlines()
 
     assert [line.split(" ", 1)[1] for line in said] == ["an order is placed", "a bill is written"]
     (trace_id,) = {line.split()[0] for line in said}
@@ -254,7 +255,7 @@ def test_everything_can_be_undone(kafka_address: str, tmp_path: Path) -> None:
         "print(type(producer) is Producer, before_task_publish.receivers, get_tracer())\n"
     )
 
-    assert run(with_names(code, {"localhost:9092": kafka_address}), tmp_path) == ["True [] None"]
+    assert printed_by(with_names(code, {"localhost:9092": kafka_address}), tmp_path) == ["True [] None"]
 
 
 def test_what_is_disabled_has_these_names() -> None:

@@ -11,12 +11,13 @@ from uuid import uuid4
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
-from docs.how_to import code_of, environment, run, with_names
+from docs.pages import programs_by_heading
+from docs.running import environment, printed_by, with_names
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-CODE: Final = code_of("docs/how-to/retries-and-dead-letters.md")
+CODE: Final = programs_by_heading("docs/how-to/retries-and-dead-letters.md")
 
 
 def block(heading: str, name: str | None = None, **addresses: str) -> str:
@@ -46,14 +47,14 @@ def test_three_attempts_and_a_dead_letter_of_kafka_are_one_trace(kafka_address: 
     name = f"orders-{uuid4().hex}"
     create_topics(kafka_address, name, f"{name}-retry", f"{name}-dead")
 
-    said = [line.split() for line in run(block("Kafka", name, kafka=kafka_address), tmp_path)]
+    said = [line.split() for line in printed_by(block("Kafka", name, kafka=kafka_address), tmp_path)]
 
     assert [what.rpartition("-")[2] for what, _ in said] == ["placed", "retry", "retry", "dead", "dead"]
     assert len({trace_id for _, trace_id in said}) == 1
 
 
 def test_attempts_over_rabbitmq_are_children_of_the_sender(amqp_url: str, tmp_path: Path) -> None:
-    assert run(block("RabbitMQ", amqp=amqp_url), tmp_path) == [
+    assert printed_by(block("RabbitMQ", amqp=amqp_url), tmp_path) == [
         "attempt 1 after 0 deaths, child",
         "attempt 2 after 2 deaths, child",
         "attempt 3 after 4 deaths, child",
@@ -71,7 +72,7 @@ def test_a_task_is_tried_again_in_its_trace(amqp_url: str, redis_url: str, tmp_p
     with (tmp_path / "worker.log").open("w") as log:
         worker = subprocess.Popen([*command, *quiet], cwd=tmp_path, stdout=log, stderr=log, env=environment())
     try:
-        (_, sent), (_, attempt, brewed) = map(str.split, run(code, tmp_path))
+        (_, sent), (_, attempt, brewed) = map(str.split, printed_by(code, tmp_path))
     finally:
         worker.terminate()
         worker.wait(20)
@@ -80,4 +81,4 @@ def test_a_task_is_tried_again_in_its_trace(amqp_url: str, redis_url: str, tmp_p
 
 
 def test_a_replay_is_a_trace_of_its_own_that_links_to_the_old_one(amqp_url: str, tmp_path: Path) -> None:
-    assert run(block("Replay", amqp=amqp_url), tmp_path) == ["True {'customer': 'acme'}", "[True]"]
+    assert printed_by(block("Replay", amqp=amqp_url), tmp_path) == ["True {'customer': 'acme'}", "[True]"]

@@ -9,7 +9,8 @@ import pytest
 
 from contract.contexts import TRACEPARENT
 from contract.receiving import SENDER
-from docs.how_to import code_of, run, with_names
+from docs.pages import programs_by_heading
+from docs.running import printed_by, with_names
 from spakky.tracing.baggage import Baggage
 from spakky.tracing.boundaries.client import Client
 from spakky.tracing.boundaries.verbs import Verbs
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from spakky.tracing.trace_state import TraceState
 
-CODE: Final = code_of("docs/how-to/trust-boundaries.md")
+CODE: Final = programs_by_heading("docs/how-to/trust-boundaries.md")
 QUEUES: Final = ("orders", "imports", "webhooks", "partners")
 
 letters: Final[Verbs[dict[str, Any], dict[str, Any]]] = Verbs(
@@ -55,7 +56,7 @@ def test_every_block_has_its_test() -> None:
 def test_each_relation_does_what_the_table_says(amqp_url: str, tmp_path: Path) -> None:
     (code,) = CODE["What comes in"]
 
-    said = [line.split(" ", 1) for line in run(named(code, amqp_url), tmp_path)]
+    said = [line.split(" ", 1) for line in printed_by(named(code, amqp_url), tmp_path)]
 
     assert [(queue.partition("-")[0], rest) for queue, rest in said] == [
         ("orders", "joined 0 {'role': 'admin'}"),
@@ -68,7 +69,7 @@ def test_each_relation_does_what_the_table_says(amqp_url: str, tmp_path: Path) -
 def test_each_way_to_send_tells_what_the_table_says(amqp_url: str, tmp_path: Path) -> None:
     (code,) = CODE["What goes out"]
 
-    assert run(named(code, amqp_url), tmp_path) == [
+    assert printed_by(named(code, amqp_url), tmp_path) == [
         "all baggage traceparent tracestate",
         "no baggage traceparent tracestate",
         "traceparent only traceparent",

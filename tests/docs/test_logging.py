@@ -16,7 +16,6 @@ from docs.pages import program_with, programs_of
 from docs.running import run
 
 if TYPE_CHECKING:
-    import subprocess
     from pathlib import Path
 
 PAGE = "docs/logging.md"
@@ -34,12 +33,6 @@ SAID = {
 }
 
 
-def output_of(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    finished = run(code, folder)
-    assert finished.returncode == 0, finished.stderr
-    return finished
-
-
 def test_every_block_has_its_test() -> None:
     assert sorted(program_with(PAGE, word) for word in [*SAID, "structlog", "celery"]) == sorted(
         programs_of(PAGE)
@@ -48,13 +41,11 @@ def test_every_block_has_its_test() -> None:
 
 @pytest.mark.parametrize("word", SAID)
 def test_a_block_writes_what_it_is_said_to(word: str, tmp_path: Path) -> None:
-    assert re.fullmatch(SAID[word], output_of(program_with(PAGE, word), tmp_path).stderr)
+    assert re.fullmatch(SAID[word], run(program_with(PAGE, word), tmp_path).stderr)
 
 
 def test_structlog(tmp_path: Path) -> None:
-    in_trace, outside = map(
-        json.loads, output_of(program_with(PAGE, "structlog"), tmp_path).stdout.splitlines()
-    )
+    in_trace, outside = map(json.loads, run(program_with(PAGE, "structlog"), tmp_path).stdout.splitlines())
 
     assert list(in_trace) == ["order", "event", "trace_id", "span_id", "trace_flags", "level"]
     assert outside == {"event": "nothing to do", "level": "warning"}
@@ -64,7 +55,7 @@ def test_celery(amqp_url: str, tmp_path: Path) -> None:
     code = program_with(PAGE, "celery").replace("amqp://guest:guest@localhost/", amqp_url)
     queue = f"shop-{uuid4().hex}"
     code = code.replace("celery.install(", f'app.conf.task_default_queue = "{queue}"\ncelery.install(')
-    _, sent = output_of(code, tmp_path).stdout.split()
+    _, sent = run(code, tmp_path).stdout.split()
     command = [sys.executable, "-m", "celery", "--workdir", str(tmp_path), "-A", "shop", "worker"]
     quiet = ["--pool=solo", "--loglevel=warning", "--without-mingle", f"--hostname={queue}@%h"]
 

@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from importlib.metadata import entry_points
+from typing import TYPE_CHECKING
 
 import pytest
 
-from docs.pages import ROOT, programs_of, text_of
+from docs.pages import programs_of, text_of
+from docs.running import run
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 PAGE = "docs/opentelemetry.md"
 
 
 @pytest.mark.parametrize("code", programs_of(PAGE), ids=["install", "poll", "format"])
-def test_a_block_runs(code: str) -> None:
-    finished = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code],
-        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-
-    assert (finished.returncode, finished.stderr) == (0, "")
+def test_a_block_runs(code: str, tmp_path: Path) -> None:
+    assert run(code, tmp_path).stderr == ""
 
 
 def test_every_instrumentation_that_is_tested_beside_ours_is_in_the_table() -> None:

@@ -86,6 +86,23 @@ def test_the_reference_links_types_and_names_in_docstrings(site: Path) -> None:
     assert 'id="spakky.tracing.integrations.aiokafka.iterate"' in page
 
 
+def test_the_reference_has_programs_in_colours(site: Path) -> None:
+    page = (site / "reference" / "spakky.tracing.integrations.aiokafka.html").read_text(encoding="utf-8")
+
+    assert '<span class="n">aiokafka</span><span class="o">.</span><span class="n">wrap</span>' in page
+
+
+def test_no_list_is_part_of_the_paragraph_above(site: Path) -> None:
+    """Without an empty line between them a list is none, in pages and in docstrings."""
+    glued = [
+        f"{page.name}: {paragraph}"
+        for page in pages_of(site)
+        for paragraph in re.findall(r"<p>([^<].*?)</p>", page.read_text(encoding="utf-8"), re.DOTALL)
+        if re.search(r"^(?:[-*]|\d+\.) ", paragraph, re.MULTILINE)
+    ]
+    assert glued == []
+
+
 def test_nothing_is_loaded_from_elsewhere(site: Path) -> None:
     """It is read without a network, and nobody is told who reads it."""
     found = {

@@ -17,7 +17,7 @@ from pika import BasicProperties, BlockingConnection, URLParameters
 from contract.contexts import STALE, TRACEPARENT, full_context
 from contract.receiving import HandlerError
 from docs.pages import program_with
-from docs.running import run
+from docs.running import printed_by
 from spakky.tracing.context import TraceContext
 from spakky.tracing.integrations import pika
 from spakky.tracing.recorder import MemoryRecorder
@@ -60,9 +60,7 @@ NO_CONTEXT: list[Any] = [
 
 def ids_said_by(code: str, folder: Path) -> list[str]:
     """Return the trace ids that the program *code* prints."""
-    finished = run(code, folder)
-    assert (finished.returncode, finished.stderr) == (0, "")
-    return [line.split()[1] for line in finished.stdout.splitlines()]
+    return [line.split()[1] for line in printed_by(code, folder)]
 
 
 def defined_in(code: str, folder: Path) -> Any:

@@ -5,5 +5,5 @@
 
 - `top_pages`: RATIONALE, CHANGELOG and CONTRIBUTING, which stay at the top of the repository.
 - `reference`: one page for each public module, which has its docstrings.
-- `docstrings`: verbs as functions of their integrations, and names in docstrings as links.
+- `docstrings`: verbs as functions of their integrations, names in docstrings as links, programs in colours.
 """

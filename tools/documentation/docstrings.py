@@ -1,6 +1,8 @@
 """Extensions of griffe, which reads the sources for the reference."""
 
+import ast
 import re
+import textwrap
 from collections.abc import Iterator
 from typing import Final
 
@@ -20,7 +22,20 @@ from griffe import (
 
 _PACKAGE: Final = "spakky.tracing"
 _VERB: Final = re.compile(r"_VERBS\.(\w+)")
+_INDENTED: Final = re.compile(
+    r"(?<=^\S)(?P<before>.*\n\n)(?P<block>(?: {4}.*(?:\n|\Z)|\n(?= {4}))+)", re.MULTILINE
+)
 _NAME: Final = re.compile(r"(?<![`\[\w])`([A-Za-z_][\w.]*)(\(\))?`(?![`\]])")
+
+
+class Programs(Extension):
+    """Says of an indented block in a docstring that it is Python if it is, so that it has colours."""
+
+    def on_package(self, *, pkg: Module, loader: GriffeLoader, **_: object) -> None:
+        """Rewrite all docstrings."""
+        del loader
+        for docstring in _docstrings(pkg):
+            docstring.value = _INDENTED.sub(_as_program, docstring.value)
 
 
 class Verbs(Extension):
@@ -65,6 +80,22 @@ def _objects(object_: Object) -> Iterator[Object]:
     for member in object_.members.values():
         if not isinstance(member, Alias):
             yield from _objects(member)
+
+
+def _docstrings(pkg: Module) -> Iterator[Docstring]:
+    for object_ in _objects(pkg):
+        if object_.docstring is not None:
+            yield object_.docstring
+
+
+def _as_program(found: re.Match[str]) -> str:
+    """Return a block, and the line before it, with a fence of Python around it; as it is if it is none."""
+    program = textwrap.dedent(found["block"]).strip("\n")
+    try:
+        ast.parse(program)
+    except SyntaxError:
+        return found[0]
+    return f"{found['before']}```python\n{program}\n```\n"
 
 
 def _function(name: str, method: Function) -> Function:

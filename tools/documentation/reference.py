@@ -131,7 +131,7 @@ def overview(found: Iterable[Module]) -> str:
     """Return the source of the page that lists all modules."""
     found = list(found)
     tables = [
-        f"## {title}\n\n| module | |\n|---|---|\n"
+        f"## {title}\n\n| module | what it has |\n|---|---|\n"
         + "\n".join(
             f"| [`{module.name.removeprefix(PACKAGE + '.')}`]({module.name}.md) | {module.summary} |"
             for module in found

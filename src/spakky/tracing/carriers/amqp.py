@@ -1,6 +1,7 @@
 """Headers of AMQP 0-9-1 messages: the field table in the basic properties.
 
 Facts:
+
 - A field table is a dict of names to typed values; a name occurs once (AMQP 0-9-1, section 4.2.5.5).
 - Clients disagree on text: aio-pika sends `str` and refuses `bytes`, and hands out `bytearray` for what pika
   sends as `bytes`; pika and kombu hand out `bytes`. So any of them may arrive, beside numbers, lists, tables

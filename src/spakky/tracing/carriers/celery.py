@@ -1,6 +1,7 @@
 """Headers of Celery's task messages.
 
 Facts:
+
 - Protocol 2 keeps Celery's own keys and the user's headers in one flat dict of the message; protocol 1 has
   only the user's, usually `{}`.
 - Some tools nest what they send once more under the key `headers`. What is at the top was written last, so it

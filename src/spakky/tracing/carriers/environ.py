@@ -1,6 +1,7 @@
 """Environment variables, as a process hands them to its children.
 
 Facts:
+
 - OpenTelemetry specifies the names (Context, "Environment Variables as Context Propagation Carriers"): ASCII
   letters in upper case, every other character but digits and `_` becomes `_`, and `_` goes before a digit.
   So the fields of the W3C are `TRACEPARENT`, `TRACESTATE` and `BAGGAGE`, and a variable `traceparent` is

@@ -1,6 +1,7 @@
 """Headers of Kafka records.
 
 Facts:
+
 - A record's headers are a sequence of names and values; a value is bytes or null. Names may be repeated, and
   order is kept from producer to consumer (KIP-82).
 - aiokafka's encoder takes exactly a `list` of `tuple` of `str` and `bytes` or `None`, and hands records out

@@ -1,6 +1,7 @@
 """Headers of HTTP, and any plain mapping of names to text.
 
 Facts:
+
 - A `dict[str, str]` is what an outbox row or a queue without headers of its own can hold.
 - HTTP header names are ASCII without regard to case (RFC 9110, section 5.1) and may be repeated (5.3).
 - ASGI hands headers out as a list of `(bytes, bytes)` with lower-case names, and takes them so.

@@ -3,10 +3,9 @@
     queue = rq.TraceQueue("orders", connection=redis)
     queue.enqueue(pack, 1)
 
-    rq worker orders --job-class spakky.tracing.integrations.rq.TraceJob
-
-RQ takes both classes wherever it makes a queue or a job: as arguments, on the command line, from its
-environment (`RQ_JOB_CLASS`). A queue of another class sends the context by hand, as
+A worker is started as `rq worker orders --job-class spakky.tracing.integrations.rq.TraceJob`. RQ takes both
+classes wherever it makes a queue or a job: as arguments, on the command line, from its environment
+(`RQ_JOB_CLASS`). A queue of another class sends the context by hand, as
 `queue.enqueue(pack, 1, meta=rq.headers({"user": 7}))`. Options are given to a class of one's own, which
 workers can import too:
 
