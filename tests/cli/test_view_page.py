@@ -10,7 +10,7 @@ import pytest
 from selenium.webdriver import ActionChains, Keys
 
 from cli.browsing import Opened
-from cli.sample_traces import Recording, batch, busy, hostile, long, many, order
+from cli.sample_traces import MS, Recording, batch, busy, hostile, long, many, order
 from spakky.tracing.cli.view.page import page
 from spakky.tracing.cli.view.traces import DrawnSpan, traces_of
 from spakky.tracing.recorder import SpanLink
@@ -146,7 +146,7 @@ def test_a_row_names_process_broker_destination_and_times(opened: Opened) -> Non
 def test_time_in_the_queue_is_a_labelled_bar_before_that_of_the_span(opened: Opened) -> None:
     opened.show(order(), width=2540)
 
-    assert opened.texts(".bar.queue span") == ["queue 250 ms", "queue 400 ms"]
+    assert opened.texts(".bar.queue span") == ["queue 250 ms", "queue 200 ms", "queue 400 ms"]
     for row in ("process orders", "process paid"):
         queue, work = (box(opened, row, part) for part in ("queue", "work"))
         assert queue["right"] == pytest.approx(work["left"], abs=1)
@@ -591,7 +591,7 @@ def test_times_that_cannot_be_are_shown_for_what_they_are(opened: Opened) -> Non
         assert detail(opened, "process") == "(no name)"
 
 
-@pytest.mark.parametrize("width", [360, 600, 768, 1024, 1440, 3840])
+@pytest.mark.parametrize("width", [360, 600, 768, 1024, 1280, 1440, 1600, 3840])
 def test_no_width_needs_a_sideways_scroll(opened: Opened, width: int) -> None:
     opened.show([*order(), *hostile(2)], width=width)
     for number in range(2):
@@ -609,6 +609,44 @@ def test_no_width_needs_a_sideways_scroll(opened: Opened, width: int) -> None:
             <= 0
         )
         opened.press(Keys.ESCAPE)  # as the details cover the list of a narrow window
+
+
+@pytest.mark.parametrize(("width", "share"), [(1280, 0.28), (1440, 0.35), (1920, 0.28)])
+def test_the_time_line_has_the_room_that_the_columns_leave(opened: Opened, width: int, share: float) -> None:
+    opened.show(busy(1, 200), width=width)
+
+    lane, whole = (opened.find(selector).rect["width"] for selector in ("#axis", "#waterfall"))
+    assert lane / whole > share
+    assert (
+        opened.script("const s = document.querySelector('.scroll'); return s.scrollWidth - s.clientWidth")
+        <= 0
+    )
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_a_name_is_seen_however_deep_it_is(opened: Opened, width: int) -> None:
+    made = Recording()
+    span = made.add("call 0", 0, 99)
+    for level in range(1, 61):
+        span = made.add(f"call {level}", level, 1, span)
+    opened.show(made.spans, width=width)
+
+    deepest, cell = opened.row("call 60"), opened.all("#rows .name")[-1].rect
+    name = deepest.find_element("css selector", ".what").rect
+    assert name["width"] > 40
+    assert name["x"] + name["width"] <= cell["x"] + cell["width"]
+
+
+def test_durations_of_hours_are_whole(opened: Opened) -> None:
+    made = Recording()
+    made.add("run job", 0, 12 * 3_600_000 + 34 * 60_000, kind="consumer", queue_time_nano=83 * 60_000 * MS)
+    opened.show(made.spans, width=1280)
+
+    cut = "(part) => { const c = document.querySelector(part); return c.scrollWidth - c.clientWidth; }"
+    assert opened.texts("#rows .took")[0].endswith("12 h 34 min")
+    assert [
+        opened.script(f"return ({cut})(arguments[0])", f"#rows .{part}") for part in ("waited", "took")
+    ] == [0, 0]
 
 
 def test_a_narrow_window_shows_the_same_facts(opened: Opened) -> None:
