@@ -227,14 +227,10 @@ class _OpenSpan:
                 process_id=os.getpid(),
                 death_count=operation.death_count,
                 is_redelivered=operation.is_redelivered,
-                queue_time_nano=_queue_time(operation.sent_unix_nano, self._start),
+                queue_time_nano=operation.queue_time_at(self._start),
                 is_scheduled=operation.is_scheduled,
             )
         )
-
-
-def _queue_time(sent: int | None, received: int) -> int | None:
-    return None if sent is None else max(0, received - sent)
 
 
 def _qualified_name(cls: type) -> str:
