@@ -219,6 +219,23 @@ def test_two_services_that_got_the_same_message_have_attempts_of_their_own(opene
     ]
 
 
+def test_of_many_messages_of_one_sender_none_is_said_to_be_the_one_that_is_tried_again(
+    opened: Opened,
+) -> None:
+    made = Recording()
+    sent = made.add("send jobs", 0, 1, kind="producer", destination="jobs")
+    ran: dict[str, Any] = {"kind": "consumer", "destination": "jobs", "process": "worker"}
+    for number, (attempt, outcome) in enumerate([(1, "ok"), (1, "retry"), (1, "ok"), (2, "ok")], start=1):
+        made.add("run job", number * 100, 20, sent, attempt=attempt, outcome=outcome, **ran)
+    opened.show(made.spans)
+
+    assert opened.texts("#rows .outcome [aria-hidden]") == ["2"]
+    assert opened.all(".bar.earlier") == []
+    opened.all("#rows .row")[-1].click()
+    assert detail(opened, "attempt") == "2"
+    assert "waited" not in opened.text("#span-fields")
+
+
 def test_attempts_of_one_message_in_traces_of_their_own_are_found_by_their_link(opened: Opened) -> None:
     first, retry = Recording(1), Recording(2)
     sent = first.add("send job", 0, 1, kind="producer", destination="jobs")
