@@ -92,7 +92,8 @@ class Recorder(ABC):
         """Record under a name.
 
         Args:
-            process: The name of this process in the spans; `None` takes the program's file name.
+            process: The name of this process in the spans; `None` takes the program's file name,
+                or the package's of `python -m`.
         """
         self._process = process or _program_name()
 
@@ -238,4 +239,6 @@ def _qualified_name(cls: type) -> str:
 
 
 def _program_name() -> str:
-    return Path(sys.argv[0]).name or "python"
+    program = Path(sys.argv[0])
+    is_package = program.name == "__main__.py"  # as of `python -m celery`
+    return (is_package and program.parent.name) or program.name or "python"
