@@ -541,6 +541,19 @@ def test_lines_of_the_grid_are_below_the_marks_of_the_axis(opened: Opened) -> No
     )
 
 
+def test_the_overview_shows_a_short_span_at_the_end_and_the_wait_before_it(opened: Opened) -> None:
+    made = Recording()
+    made.add("run job", 3_600_000, 1, kind="consumer", queue_time_nano=3_600_000 * MS)
+    opened.show(made.spans)
+
+    middle, end = opened.script("""
+        const { width } = document.getElementById("map");
+        const line = document.getElementById("map").getContext("2d").getImageData(0, 4, width, 1).data;
+        return [line[4 * Math.floor(width / 2) + 3], line.at(-1)];
+    """)
+    assert 0 < middle < end == 255
+
+
 def test_200_spans_are_all_there_and_the_last_is_reached(opened: Opened) -> None:
     opened.show(busy(1, 200))
 

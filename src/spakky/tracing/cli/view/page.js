@@ -577,9 +577,16 @@ function drawMap() {
   const across = width / Math.max(1, state.trace.took), down = (height - 6) / state.trace.spans.length;
   const thick = Math.min(4, Math.max(1, down * .7));
   state.trace.spans.forEach((span, index) => {
-    brush.fillStyle = span.failed ? paints.bad : paints[colours.get(span.process)];
+    const top = 3 + index * down;
+    brush.fillStyle = paints[colours.get(span.process)];
+    if (span.queue) {
+      brush.globalAlpha = .35;
+      brush.fillRect(span.queue.start * across, top, span.queue.took * across, thick);
+      brush.globalAlpha = 1;
+    }
+    if (span.failed) brush.fillStyle = paints.bad;
     const [least, high] = span.failed ? [4, Math.max(2, thick)] : [1.5, thick];
-    brush.fillRect(Math.min(span.start * across, width - least), 3 + index * down, Math.max(least, span.took * across), high);
+    brush.fillRect(Math.min(span.start * across, width - least), top, Math.max(least, span.took * across), high);
   });
 }
 
