@@ -219,6 +219,18 @@ def test_two_services_that_got_the_same_message_have_attempts_of_their_own(opene
     ]
 
 
+def test_a_message_that_is_tried_for_ever_can_be_opened(opened: Opened) -> None:
+    made = Recording()
+    sent = made.add("send poison", 0, 1, kind="producer", destination="jobs")
+    for attempt in range(1, 301):
+        made.add("run poison", attempt * 10, 5, sent, kind="consumer", destination="jobs", attempt=attempt)
+    opened.show(made.spans)
+
+    last = opened.all("#rows .row")[-1]
+    assert last.find_element("css selector", ".outcome [aria-hidden]").text == "300/300"
+    assert len(last.find_elements("css selector", ".bar.earlier")) == 20
+
+
 def test_of_many_messages_of_one_sender_none_is_said_to_be_the_one_that_is_tried_again(
     opened: Opened,
 ) -> None:
