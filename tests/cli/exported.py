@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 from typing import Any
 
 from google.protobuf.json_format import MessageToDict  # type: ignore[import-untyped]
@@ -18,8 +19,9 @@ from spakky.tracing.context import TraceContext
 from spakky.tracing.integrations.opentelemetry import OpenTelemetryTracer
 from spakky.tracing.tracer import Operation
 
-__all__ = ["LINK", "as_otlp", "as_protobuf"]
+__all__ = ["LINK", "WAITED", "as_otlp", "as_protobuf"]
 
+WAITED = 5  # nanoseconds
 LINK = TraceContext(trace_id="1" * 32, span_id="2" * 16)
 
 
@@ -34,6 +36,7 @@ def _spans() -> list[Any]:
     other.start_span("query", kind=SpanKind.INTERNAL, attributes={"db.system.name": "postgresql"}).end()
     request = tracer.start(_operation("POST /orders", "server", "http", "/orders"))
     sent = tracer.start(_operation("send orders", "producer", "kafka", "orders", parent=request.context))
+    now = time.time_ns()
     processed = tracer.start(
         _operation(
             "process orders",
@@ -46,6 +49,8 @@ def _spans() -> list[Any]:
             death_count=1,
             is_redelivered=True,
             is_scheduled=True,
+            start_unix_nano=now,
+            sent_unix_nano=now - WAITED,
         )
     )
     processed.end("error", LookupError("secret"))

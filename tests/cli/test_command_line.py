@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from importlib.metadata import version
+from pathlib import Path
+from typing import Final
 
 import pytest
 
 from architecture.project import run
 from cli.running import in_terminal, piped
 from spakky.tracing.cli.terminal import printable
+
+_HEADER: Final = "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
 def test_help_names_every_command_within_80_columns() -> None:
@@ -29,6 +36,36 @@ def test_an_unknown_command_is_refused_in_one_sentence() -> None:
     assert (ended.code, ended.output) == (2, "")
     assert "No such command 'explian'" in ended.errors
     assert "Traceback" not in ended.errors
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("explain", _HEADER), ("explain", *[_HEADER] * 500)])
+def test_a_full_disk_is_one_sentence(arguments: tuple[str, ...]) -> None:
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
+        ended = subprocess.run(
+            [sys.executable, "-m", "spakky.tracing", *arguments],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+
+    assert ended.stderr == "Error: the output cannot be written: No space left on device.\n"
+    assert ended.returncode == 2
+
+
+def test_a_reader_who_has_enough_is_no_error() -> None:
+    ours, theirs = os.pipe()
+    os.close(ours)
+    with os.fdopen(theirs, "w") as closed:
+        ended = subprocess.run(
+            [sys.executable, "-m", "spakky.tracing", "--help"],
+            stdout=closed,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+
+    assert ended.stderr == ""
 
 
 @pytest.mark.parametrize("module", ["click", "rich"])

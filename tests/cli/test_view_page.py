@@ -10,7 +10,7 @@ import pytest
 from selenium.webdriver import ActionChains, Keys
 
 from cli.browsing import Opened
-from cli.sample_traces import Recording, batch, busy, hostile, long, many, order
+from cli.sample_traces import MS, Recording, batch, busy, hostile, long, many, order
 from spakky.tracing.cli.view.page import page
 from spakky.tracing.cli.view.traces import DrawnSpan, traces_of
 from spakky.tracing.recorder import SpanLink
@@ -146,7 +146,7 @@ def test_a_row_names_process_broker_destination_and_times(opened: Opened) -> Non
 def test_time_in_the_queue_is_a_labelled_bar_before_that_of_the_span(opened: Opened) -> None:
     opened.show(order(), width=2540)
 
-    assert opened.texts(".bar.queue span") == ["queue 250 ms", "queue 400 ms"]
+    assert opened.texts(".bar.queue span") == ["queue 250 ms", "queue 200 ms", "queue 400 ms"]
     for row in ("process orders", "process paid"):
         queue, work = (box(opened, row, part) for part in ("queue", "work"))
         assert queue["right"] == pytest.approx(work["left"], abs=1)
@@ -217,6 +217,35 @@ def test_two_services_that_got_the_same_message_have_attempts_of_their_own(opene
         "audit",
         "audit",
     ]
+
+
+def test_a_message_that_is_tried_for_ever_can_be_opened(opened: Opened) -> None:
+    made = Recording()
+    sent = made.add("send poison", 0, 1, kind="producer", destination="jobs")
+    for attempt in range(1, 301):
+        made.add("run poison", attempt * 10, 5, sent, kind="consumer", destination="jobs", attempt=attempt)
+    opened.show(made.spans)
+
+    last = opened.all("#rows .row")[-1]
+    assert last.find_element("css selector", ".outcome [aria-hidden]").text == "300/300"
+    assert len(last.find_elements("css selector", ".bar.earlier")) == 20
+
+
+def test_of_many_messages_of_one_sender_none_is_said_to_be_the_one_that_is_tried_again(
+    opened: Opened,
+) -> None:
+    made = Recording()
+    sent = made.add("send jobs", 0, 1, kind="producer", destination="jobs")
+    ran: dict[str, Any] = {"kind": "consumer", "destination": "jobs", "process": "worker"}
+    for number, (attempt, outcome) in enumerate([(1, "ok"), (1, "retry"), (1, "ok"), (2, "ok")], start=1):
+        made.add("run job", number * 100, 20, sent, attempt=attempt, outcome=outcome, **ran)
+    opened.show(made.spans)
+
+    assert opened.texts("#rows .outcome [aria-hidden]") == ["2"]
+    assert opened.all(".bar.earlier") == []
+    opened.all("#rows .row")[-1].click()
+    assert detail(opened, "attempt") == "2"
+    assert "waited" not in opened.text("#span-fields")
 
 
 def test_attempts_of_one_message_in_traces_of_their_own_are_found_by_their_link(opened: Opened) -> None:
@@ -524,6 +553,19 @@ def test_lines_of_the_grid_are_below_the_marks_of_the_axis(opened: Opened) -> No
     )
 
 
+def test_the_overview_shows_a_short_span_at_the_end_and_the_wait_before_it(opened: Opened) -> None:
+    made = Recording()
+    made.add("run job", 3_600_000, 1, kind="consumer", queue_time_nano=3_600_000 * MS)
+    opened.show(made.spans)
+
+    middle, end = opened.script("""
+        const { width } = document.getElementById("map");
+        const line = document.getElementById("map").getContext("2d").getImageData(0, 4, width, 1).data;
+        return [line[4 * Math.floor(width / 2) + 3], line.at(-1)];
+    """)
+    assert 0 < middle < end == 255
+
+
 def test_200_spans_are_all_there_and_the_last_is_reached(opened: Opened) -> None:
     opened.show(busy(1, 200))
 
@@ -591,7 +633,7 @@ def test_times_that_cannot_be_are_shown_for_what_they_are(opened: Opened) -> Non
         assert detail(opened, "process") == "(no name)"
 
 
-@pytest.mark.parametrize("width", [360, 600, 768, 1024, 1440, 3840])
+@pytest.mark.parametrize("width", [360, 600, 768, 1024, 1280, 1440, 1600, 3840])
 def test_no_width_needs_a_sideways_scroll(opened: Opened, width: int) -> None:
     opened.show([*order(), *hostile(2)], width=width)
     for number in range(2):
@@ -609,6 +651,44 @@ def test_no_width_needs_a_sideways_scroll(opened: Opened, width: int) -> None:
             <= 0
         )
         opened.press(Keys.ESCAPE)  # as the details cover the list of a narrow window
+
+
+@pytest.mark.parametrize(("width", "share"), [(1280, 0.28), (1440, 0.35), (1920, 0.28)])
+def test_the_time_line_has_the_room_that_the_columns_leave(opened: Opened, width: int, share: float) -> None:
+    opened.show(busy(1, 200), width=width)
+
+    lane, whole = (opened.find(selector).rect["width"] for selector in ("#axis", "#waterfall"))
+    assert lane / whole > share
+    assert (
+        opened.script("const s = document.querySelector('.scroll'); return s.scrollWidth - s.clientWidth")
+        <= 0
+    )
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_a_name_is_seen_however_deep_it_is(opened: Opened, width: int) -> None:
+    made = Recording()
+    span = made.add("call 0", 0, 99)
+    for level in range(1, 61):
+        span = made.add(f"call {level}", level, 1, span)
+    opened.show(made.spans, width=width)
+
+    deepest, cell = opened.row("call 60"), opened.all("#rows .name")[-1].rect
+    name = deepest.find_element("css selector", ".what").rect
+    assert name["width"] > 40
+    assert name["x"] + name["width"] <= cell["x"] + cell["width"]
+
+
+def test_durations_of_hours_are_whole(opened: Opened) -> None:
+    made = Recording()
+    made.add("run job", 0, 12 * 3_600_000 + 34 * 60_000, kind="consumer", queue_time_nano=83 * 60_000 * MS)
+    opened.show(made.spans, width=1280)
+
+    cut = "(part) => { const c = document.querySelector(part); return c.scrollWidth - c.clientWidth; }"
+    assert opened.texts("#rows .took")[0].endswith("12 h 34 min")
+    assert [
+        opened.script(f"return ({cut})(arguments[0])", f"#rows .{part}") for part in ("waited", "took")
+    ] == [0, 0]
 
 
 def test_a_narrow_window_shows_the_same_facts(opened: Opened) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cli.exported import LINK, as_otlp, as_protobuf
+from cli.exported import LINK, WAITED, as_otlp, as_protobuf
 from cli.running import piped
 from cli.spans import MILLISECOND, START, TRACE, line_of, span_id, written
 from spakky.tracing.cli.refusal import Refusal
@@ -242,6 +242,7 @@ def test_spans_of_opentelemetry_are_read_in_each_form_of_otlp(
     failed = next(s for s in order.spans if s.has_failed)
     assert (failed.error, failed.attempt, failed.death_count) == ("LookupError", 2, 1)
     assert (failed.is_redelivered, failed.is_scheduled) == (True, True)
+    assert failed.queue_time_nano == WAITED
     assert failed.links == (SpanLink(LINK.trace_id, LINK.span_id),)
 
 
@@ -312,6 +313,12 @@ def test_attributes_that_are_none_are_left_out(tmp_path: Path) -> None:
     ]
     span = read_one(tmp_path, attributes=odd, kind="?", status=[7], links=7, events={"attributes": 7})
     assert (span.system, span.error, span.kind, span.outcome) == ("", None, "internal", "ok")
+
+
+@pytest.mark.parametrize("waited", ["-1", "soon", str(START + 1)])
+def test_a_queue_time_that_cannot_be_costs_no_span(waited: str, tmp_path: Path) -> None:
+    told = [{"key": "spakky.queue_time_nano", "value": {"intValue": waited}}]
+    assert read_one(tmp_path, attributes=told).queue_time_nano is None
 
 
 def test_a_bad_span_is_named_within_its_line(tmp_path: Path) -> None:

@@ -8,14 +8,16 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import pytest
 
 from spakky.tracing.context import TraceContext
 from spakky.tracing.recorder import JsonLinesRecorder, MemoryRecorder, Span, SpanLink, read_spans
 from spakky.tracing.tracer import Operation, Outcome, get_tracer, set_tracer
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 PROCESSES = 8
 SPANS_EACH = 200
@@ -141,11 +143,24 @@ def test_the_context_of_an_open_span_is_that_of_the_operation() -> None:
     assert MemoryRecorder().start(wanted).context is wanted.context
 
 
-def test_a_process_without_a_name_has_that_of_its_program() -> None:
+@pytest.mark.parametrize(
+    ("program", "name"),
+    [
+        ("/usr/bin/celery", "celery"),
+        ("shop.py", "shop.py"),
+        ("/usr/lib/python3/dist-packages/celery/__main__.py", "celery"),
+        ("__main__.py", "__main__.py"),
+        ("", "python"),
+    ],
+)
+def test_a_process_without_a_name_has_that_of_its_program(
+    program: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", [program])
     recorder = MemoryRecorder()
     recorder.start(operation()).end("ok")
 
-    assert recorder.spans[0].process == Path(sys.argv[0]).name
+    assert recorder.spans[0].process == name
 
 
 # --- in memory

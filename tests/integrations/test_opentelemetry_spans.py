@@ -94,6 +94,8 @@ class TestKafka:
             "spakky.outcome": "ok",
         }
         assert (process.name, process.kind) == (f"process {topic.name}", SpanKind.CONSUMER)
+        started, queue_time = process.start_time or 0, told(process)["spakky.queue_time_nano"]
+        assert 0 <= started - queue_time - record.timestamp * 1_000_000 < 1_000_000_000
         assert told(process) == {
             "messaging.system": "kafka",
             "messaging.operation.name": "process",
@@ -102,6 +104,7 @@ class TestKafka:
             "messaging.destination.partition.id": "0",
             "messaging.kafka.offset": record.offset,
             "messaging.kafka.message.key": "7",
+            "spakky.queue_time_nano": queue_time,
             "spakky.outcome": "ok",
         }
         assert [parent_id_of(span) for span in (send, process, inside)] == [

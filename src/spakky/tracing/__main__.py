@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING, Final
 
@@ -23,7 +24,27 @@ def main() -> None:
     except MissingExtraError as error:
         sys.stderr.write(f"Error: {error.message}\n")
         sys.exit(_WRONG_USE)
-    run(prog_name="spakky-tracing")
+    try:
+        _run(run)
+    except BrokenPipeError:  # who reads has enough, such as `head`
+        _print_no_more()
+        sys.exit(1)
+    except OSError as error:  # such as a full disk
+        _print_no_more()
+        sys.stderr.write(f"Error: the output cannot be written: {error.strerror}.\n")
+        sys.exit(_WRONG_USE)
+
+
+def _run(command: Command) -> None:
+    try:
+        command(prog_name="spakky-tracing")
+    finally:
+        sys.stdout.flush()
+
+
+def _print_no_more() -> None:
+    """Let go what is left to print, which Python would try to write once more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _command_line() -> Command:

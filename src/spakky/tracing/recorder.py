@@ -92,7 +92,8 @@ class Recorder(ABC):
         """Record under a name.
 
         Args:
-            process: The name of this process in the spans; `None` takes the program's file name.
+            process: The name of this process in the spans; `None` takes the program's file name,
+                or the package's of `python -m`.
         """
         self._process = process or _program_name()
 
@@ -227,14 +228,10 @@ class _OpenSpan:
                 process_id=os.getpid(),
                 death_count=operation.death_count,
                 is_redelivered=operation.is_redelivered,
-                queue_time_nano=_queue_time(operation.sent_unix_nano, self._start),
+                queue_time_nano=operation.queue_time_at(self._start),
                 is_scheduled=operation.is_scheduled,
             )
         )
-
-
-def _queue_time(sent: int | None, received: int) -> int | None:
-    return None if sent is None else max(0, received - sent)
 
 
 def _qualified_name(cls: type) -> str:
@@ -242,4 +239,6 @@ def _qualified_name(cls: type) -> str:
 
 
 def _program_name() -> str:
-    return Path(sys.argv[0]).name or "python"
+    program = Path(sys.argv[0])
+    is_package = program.name == "__main__.py"  # as of `python -m celery`
+    return (is_package and program.parent.name) or program.name or "python"

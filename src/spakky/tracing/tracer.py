@@ -62,6 +62,17 @@ class Operation:
     attributes: Mapping[str, str | int] = field(default_factory=dict)
     start_unix_nano: int | None = None
 
+    def queue_time_at(self, unix_nano: int) -> int | None:
+        """Return how long the message is on its way at a point in time, in nanoseconds.
+
+        Args:
+            unix_nano: The point in time, in nanoseconds since 1970 (UTC).
+
+        Returns:
+            0 if the clocks disagree, `None` if the message has no timestamp of its own.
+        """
+        return None if self.sent_unix_nano is None else max(0, unix_nano - self.sent_unix_nano)
+
 
 class ISpan(Protocol):
     """An operation that is being recorded."""

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -457,6 +458,7 @@ def _attributes_of(operation: Operation) -> dict[str, str | int | bool]:
             "spakky.death_count": operation.death_count,
             "spakky.is_redelivered": operation.is_redelivered,
             "spakky.is_scheduled": operation.is_scheduled or None,
+            "spakky.queue_time_nano": operation.queue_time_at(operation.start_unix_nano or time.time_ns()),
         }
     given.update(operation.attributes)
     return {name: value for name, value in given.items() if value is not None}

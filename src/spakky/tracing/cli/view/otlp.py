@@ -86,6 +86,7 @@ def _span(span: _Fields, resource: _Fields) -> DrawnSpan:
         process_id=whole(resource.get("process.pid")),
         death_count=whole(attributes.get("spakky.death_count")),
         is_redelivered=_flag(attributes.get("spakky.is_redelivered")),
+        queue_time_nano=_queue_time(attributes, start),
         is_scheduled=_flag(attributes.get("spakky.is_scheduled")) or False,
     )
 
@@ -122,6 +123,12 @@ def _error(fields: _Fields, attributes: _Fields, outcome: str) -> str | None:
         events = [_attributes(event) for event in _objects(fields, "events")]
         told = next(filter(None, (_first(event, ("exception.type",)) for event in reversed(events))), told)
     return told or None
+
+
+def _queue_time(attributes: _Fields, start: int) -> int | None:
+    """Return how long the message waited; what cannot be, as all attributes that make no sense, is none."""
+    waited = whole(attributes.get("spakky.queue_time_nano"))
+    return waited if waited is not None and waited <= start else None
 
 
 def _system(attributes: _Fields) -> str:

@@ -19,6 +19,7 @@ const DARK = matchMedia("(prefers-color-scheme: dark)");
 const MICRO = 1e3, MILLI = 1e6, SECOND = 1e9, MINUTE = 60e9, HOUR = 3600e9;
 const PALETTE = 10;
 const SHOWN_CHARACTERS = 200;
+const SHOWN_ATTEMPTS = 20; // before the one of a row: all of them would be a square of them on the page
 
 /** @type {{title: string, traces: Trace[]}} */
 const data = JSON.parse($("data").textContent);
@@ -74,7 +75,9 @@ function readSpan(span) {
   spans.set(key(span), span);
   span.trace.processes.set(span.process, (span.trace.processes.get(span.process) ?? 0) + 1);
   if (!colours.has(span.process)) colours.set(span.process, colours.size % PALETTE);
-  if (span.message !== null) messages.set(span.message, [...(messages.get(span.message) ?? []), span]);
+  if (span.message === null) return;
+  if (messages.has(span.message)) messages.get(span.message).push(span);
+  else messages.set(span.message, [span]);
 }
 
 const key = (span) => `${span.trace.id}/${span.id}`;
@@ -250,8 +253,7 @@ function openTrace(trace) {
   state.rows = new Map(trace.spans.map((span) => [span, spanRow(span)]));
   $("rows").replaceChildren(...state.rows.values());
   $("waterfall").setAttribute("aria-rowcount", trace.spans.length + 1);
-  $("waterfall").style.setProperty("--process", `${Math.min(18, Math.max(8, ...lengths(trace)) + 3)}ch`);
-  $("waterfall").style.setProperty("--outcome", isEventful(trace) ? "9rem" : "4rem");
+  fitColumns(trace);
   markTrace();
   fold();
   select(trace.spans.find(matches) ?? trace.spans[0]);
@@ -259,9 +261,19 @@ function openTrace(trace) {
   drawMap();
 }
 
+/** Makes the columns as narrow as a trace lets them be: the rest is the time line's. */
+function fitColumns(trace) {
+  const { style } = $("waterfall");
+  style.setProperty("--process", `${longest([...trace.processes.keys()], 8, 15) + 2}ch`);
+  style.setProperty("--broker", `${longest(trace.spans.map((span) => `${span.system} ${span.destination}`), 8, 14)}ch`);
+  style.setProperty("--outcome", isEventful(trace) ? "8rem" : "4rem");
+  style.setProperty("--time", trace.took < MINUTE ? "3.6rem" : "5.4rem");
+  style.setProperty("--deepest", trace.spans.reduce((deepest, span) => Math.max(deepest, span.depth), 1));
+}
+
 /** Tells whether a trace needs a wide column for outcomes. */
 const isEventful = (trace) => trace.spans.some((span) => span.outcome !== "ok" || tries(span));
-const lengths = (trace) => [...trace.processes.keys()].map((name) => name.length);
+const longest = (texts, least, most) => texts.reduce((length, text) => Math.min(most, Math.max(length, text.length)), least);
 
 function drawAbout(trace) {
   $("trace-name").textContent = titleOf(trace);
@@ -321,7 +333,7 @@ function lineCell(span) {
   return make("span", { class: `line ${paint(span)}`, role: "gridcell" },
     make("span", { class: "unseen", text: `starts after ${duration(span.start)}` }),
     queue?.took ? bar("queue", queue.start, queue.took, make("span", { text: `queue ${duration(queue.took)}` })) : "",
-    ...earlier.map((other) => bar("earlier", other.start, other.took)),
+    ...earlier.slice(-SHOWN_ATTEMPTS).map((other) => bar("earlier", other.start, other.took)),
     bar(span.failed ? "work failed" : "work", span.start, span.took));
 }
 
@@ -565,9 +577,16 @@ function drawMap() {
   const across = width / Math.max(1, state.trace.took), down = (height - 6) / state.trace.spans.length;
   const thick = Math.min(4, Math.max(1, down * .7));
   state.trace.spans.forEach((span, index) => {
-    brush.fillStyle = span.failed ? paints.bad : paints[colours.get(span.process)];
+    const top = 3 + index * down;
+    brush.fillStyle = paints[colours.get(span.process)];
+    if (span.queue) {
+      brush.globalAlpha = .35;
+      brush.fillRect(span.queue.start * across, top, span.queue.took * across, thick);
+      brush.globalAlpha = 1;
+    }
+    if (span.failed) brush.fillStyle = paints.bad;
     const [least, high] = span.failed ? [4, Math.max(2, thick)] : [1.5, thick];
-    brush.fillRect(span.start * across, 3 + index * down, Math.max(least, span.took * across), high);
+    brush.fillRect(Math.min(span.start * across, width - least), top, Math.max(least, span.took * across), high);
   });
 }
 

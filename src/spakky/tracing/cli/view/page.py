@@ -131,6 +131,8 @@ def _queue(
     since = before or parent
     if span.kind != "consumer" or since is None or (since is parent and since.kind != "producer"):
         return None
+    if before is None and (span.attempt or 1) > 1:  # since an attempt that is not there
+        return None
     waited = span.start_unix_nano - since.end_unix_nano
     if waited < 0:  # the clocks disagree, or it was handed over before sending had ended
         return None
@@ -142,7 +144,10 @@ def _queue(
 
 
 def _attempts(traces: Sequence[Trace]) -> list[list[DrawnSpan]]:
-    """Return the attempts of each message that has more than one, in their order."""
+    """Return the attempts of each message that has more than one, in their order.
+
+    Where an attempt is there twice, several messages have one sender: whose a retry is, nobody can tell.
+    """
     messages: dict[tuple[str, ...], list[DrawnSpan]] = {}
     for trace in traces:
         above: list[DrawnSpan] = []
@@ -152,12 +157,17 @@ def _attempts(traces: Sequence[Trace]) -> list[list[DrawnSpan]]:
                 messages.setdefault(_message(node.span, above), []).append(node.span)
             above.append(node.span)
     tried = [sorted(part, key=_order) for spans in messages.values() for part in _by_process(spans)]
-    return [spans for spans in tried if len({span.attempt for span in spans}) > 1]
+    return [spans for spans in tried if len(spans) > 1 and _are_numbered(spans)]
+
+
+def _are_numbered(spans: list[DrawnSpan]) -> bool:
+    """Tell whether each of *spans* is another attempt."""
+    return len({span.attempt for span in spans}) == len(spans)
 
 
 def _by_process(spans: list[DrawnSpan]) -> Iterable[list[DrawnSpan]]:
     """Return *spans* as one part or, if several services got the message, a part for each."""
-    if len({span.attempt for span in spans}) == len(spans):
+    if _are_numbered(spans):
         return [spans]
     parts: dict[str, list[DrawnSpan]] = {}
     for span in spans:
