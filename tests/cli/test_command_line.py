@@ -19,6 +19,30 @@ def test_help_names_every_command_within_80_columns() -> None:
     assert max(map(len, shown.output.splitlines())) <= 80
 
 
+def test_help_says_in_whole_sentences_what_each_command_is_for() -> None:
+    commands = piped("--help").output.partition("Commands:")[2]
+
+    assert {"explain", "tail", "view"} < set(commands.split())
+    assert "..." not in commands
+
+
+@pytest.mark.parametrize("command", ["explain", "tail", "view"])
+def test_help_of_a_command_keeps_within_80_columns_and_has_no_marks_of_its_source(command: str) -> None:
+    shown = in_terminal(command, "--help")
+
+    assert shown.code == 0
+    assert max(map(len, shown.output.splitlines())) <= 80
+    assert "\\" not in shown.output
+
+
+def test_help_of_tail_has_each_kind_of_url_on_a_line_of_its_own() -> None:
+    lines = [line.strip() for line in piped("tail", "--help").output.splitlines()]
+
+    assert "kafka://HOST[:PORT]/TOPIC" in lines
+    assert "amqp://HOST/EXCHANGE-or-QUEUE" in lines
+    assert "redis://HOST/QUEUE" in lines
+
+
 def test_the_version_is_that_of_the_distribution() -> None:
     assert piped("--version").output.split()[-1] == version("spakky-tracing")
 

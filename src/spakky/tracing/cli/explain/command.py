@@ -27,11 +27,17 @@ _EXAMPLE: Final = "give one such as 'traceparent: 00-...', or - to read lines fr
 
 
 @click.command(
-    epilog="Exits with 0 if all is valid, 1 if there is a fault, and 2 if there is no such header."
+    short_help="Say what a header means, and what is wrong with it.",
+    epilog="Exits with 0 if all is valid, 1 if there is a fault, and 2 if there is no such header.",
 )
 @click.argument("headers", metavar="[HEADER]...", nargs=-1)
 @click.option(
-    "-H", "--header", "options", metavar="HEADER", multiple=True, help="A header, as curl takes it."
+    "-H",
+    "--header",
+    "options",
+    metavar="HEADER",
+    multiple=True,
+    help="A header, as curl takes it; may be repeated.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Write one JSON document instead.")
 @click.pass_context
