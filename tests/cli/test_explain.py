@@ -322,6 +322,39 @@ class TestStandardInput:
         assert "\\x00\ufffd\ufffd00-" in ended.output
 
 
+def in_shell(line: str, **variables: str) -> Ended:
+    """Run *line* in a shell, where `explain` is the command."""
+    finished = subprocess.run(
+        ["/bin/bash", "-c", f'explain() {{ {sys.executable} -m spakky.tracing explain "$@"; }}; {line}'],
+        env={**os.environ, "PYTHONIOENCODING": "utf-8", **variables},
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    return Ended(finished.returncode, finished.stdout.decode(), finished.stderr.decode())
+
+
+class TestSurroundings:
+    @pytest.mark.parametrize("variables", [{}, {"LC_ALL": "C", "PYTHONUTF8": "0"}], ids=["as_it_is", "C"])
+    def test_arguments_are_utf_8_whatever_the_locale_is(self, variables: dict[str, str]) -> None:
+        ended = in_shell("explain 'baggage: a=\N{LATIN SMALL LETTER E WITH ACUTE}'", **variables)
+
+        assert ended.code == 1
+        assert "%C3%A9 belongs there" in ended.output
+
+    def test_closed_standard_input_has_no_header(self) -> None:
+        ended = in_shell("explain - <&-")
+
+        assert (ended.code, ended.output, ended.errors.count("\n")) == (2, "", 1)
+
+    @pytest.mark.parametrize("options", ["", "--json"])
+    def test_a_full_disk_is_said_in_one_sentence(self, options: str) -> None:
+        ended = in_shell(f"explain {options} {PARENT} > /dev/full")
+
+        assert ended.code == 2
+        assert ended.errors == "Error: the output cannot be written: No space left on device.\n"
+
+
 class TestRefusals:
     @pytest.mark.parametrize("arguments", [[], ["hello"], ["X-Request-Id: 7"], [HOSTILE]])
     def test_what_has_no_header_is_refused_in_one_sentence(self, arguments: list[str]) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from spakky.tracing._extras import raise_missing_extra
 from spakky.tracing.error import MissingExtraError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from click import Command
 
 __all__ = ["main"]
@@ -23,7 +27,8 @@ def main() -> None:
     except MissingExtraError as error:
         sys.stderr.write(f"Error: {error.message}\n")
         sys.exit(_WRONG_USE)
-    run(prog_name="spakky-tracing")
+    with _refusing_a_full_disk():
+        run(prog_name="spakky-tracing")
 
 
 def _command_line() -> Command:
@@ -32,6 +37,21 @@ def _command_line() -> Command:
     except ModuleNotFoundError as error:
         raise_missing_extra("cli", {"click", "rich"}, error)
     return spakky_tracing
+
+
+@contextmanager
+def _refusing_a_full_disk() -> Iterator[None]:
+    """Say so if the output cannot be written; a command itself refuses what it cannot read or connect to."""
+    try:
+        try:
+            yield
+        finally:
+            if sys.stdout is not None:  # it is None where the process was started without one
+                sys.stdout.flush()
+    except OSError as error:
+        sys.stderr.write(f"Error: the output cannot be written: {error.strerror}.\n")
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python flushes once more when it ends
+        sys.exit(_WRONG_USE)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING, Final
 
@@ -67,7 +68,7 @@ class _Pasted:
     """
 
     def __init__(self, arguments: tuple[str, ...]) -> None:
-        self._arguments = [each for each in arguments if each != _STANDARD_INPUT]
+        self._arguments = [_as_utf_8(each) for each in arguments if each != _STANDARD_INPUT]
         self.reads_lines = len(self._arguments) < len(arguments)
         self.passed_over = 0
 
@@ -123,7 +124,19 @@ def _counted(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
+def _as_utf_8(argument: str) -> str:
+    """Return *argument* as lines are read, whatever the locale is."""
+    return _decoded(os.fsencode(argument))
+
+
 def _lines() -> Iterator[str]:
-    """Yield the lines of standard input; what is not UTF-8 becomes U+FFFD, as where headers are read."""
+    """Yield the lines of standard input; there are none if it is closed."""
+    if sys.stdin is None:
+        return
     for line in sys.stdin.buffer:
-        yield line.decode("utf-8", "replace").removesuffix("\n").removesuffix("\r")
+        yield _decoded(line).removesuffix("\n").removesuffix("\r")
+
+
+def _decoded(data: bytes) -> str:
+    """Return *data* as text; what is not UTF-8 becomes U+FFFD, as where headers are read."""
+    return data.decode("utf-8", "replace")
