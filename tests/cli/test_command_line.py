@@ -82,3 +82,21 @@ def test_what_a_terminal_acts_upon_is_written_out() -> None:
     assert shown == (r"\x1b[31mred\x07\r\n\x9b2J\u202e\u200b\udce4\x7f\u2028\U000e0001")
     assert re.fullmatch(r"[ -~]+", shown)
     assert printable("Bestellung Nr. 7: Käse, 注文") == "Bestellung Nr. 7: Käse, 注文"
+
+
+@pytest.mark.parametrize(
+    "character",
+    [
+        "\N{VARIATION SELECTOR-16}",
+        "\N{VARIATION SELECTOR-17}",
+        "\N{COMBINING GRAPHEME JOINER}",
+        "\N{HANGUL FILLER}",
+        "\N{HALFWIDTH HANGUL FILLER}",
+        "\N{MONGOLIAN FREE VARIATION SELECTOR ONE}",
+        "\N{BRAILLE PATTERN BLANK}",
+        "\N{TAG LATIN SMALL LETTER A}",
+        "\N{SOFT HYPHEN}",
+    ],
+)
+def test_what_is_shown_as_nothing_is_written_out(character: str) -> None:
+    assert printable(f"a{character}b") == f"a{character.encode('unicode_escape').decode()}b"

@@ -293,6 +293,12 @@ class TestStandardInput:
         assert [len(each["headers"]) for each in document["messages"]] == [2, 2]
         assert (document["is_valid"], document["passed_over"]) == (True, 0)
 
+    def test_traceparents_without_names_are_messages_each(self) -> None:
+        ended = reading(f"{PARENT}\n{PARENT}\n".encode())
+
+        assert (ended.code, ended.errors) == (0, "")
+        assert "2 messages, none of them with faults" in ended.output
+
     def test_a_fault_in_one_message_is_a_fault(self) -> None:
         ended = reading(KAFKA)
 
@@ -392,7 +398,14 @@ class TestTerminal:
         assert max(map(cell_len, shown.splitlines())) <= columns
         assert "\x1b" in ended.output
         assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e\u200b]", shown)
-        assert "[red]bold[/red]:warning:" in shown
+        assert "[red]bold[/red]:warning:" in re.sub(r"\s+", "", shown)  # it may be folded
+
+    def test_headings_are_folded_where_the_terminal_is_narrow(self) -> None:
+        ended = in_terminal("explain", f"traceparent: {PARENT}0", "tracestate: a", columns=40, NO_COLOR="1")
+
+        shown = ESCAPE_SEQUENCE.sub("", ended.output)
+        assert max(map(cell_len, shown.splitlines())) <= 40
+        assert "outcome: no context, a new trace is\n  started" in shown
 
     def test_without_colour_it_says_the_same(self) -> None:
         coloured = in_terminal("explain", *HEADERS)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import unicodedata
 from io import TextIOWrapper
@@ -16,6 +17,11 @@ __all__ = ["console", "printable"]
 
 _HIDDEN: Final = {"Cc", "Cf", "Co", "Cn", "Cs", "Zl", "Zp"}
 """The categories of Unicode that a terminal acts upon or shows as nothing: control, format, ..."""
+
+_UNSEEN: Final = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
+"""Letters and marks that are shown as nothing: fillers, joiners, variation selectors, the empty Braille."""
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -40,7 +46,7 @@ def printable(text: str) -> str:
 
 
 def _is_visible(character: str) -> bool:
-    return unicodedata.category(character) not in _HIDDEN
+    return unicodedata.category(character) not in _HIDDEN and not _UNSEEN.match(character)
 
 
 def _escaped(character: str) -> str:

@@ -54,7 +54,7 @@ class Drawing:
     def draw_sum(self, sentence: str) -> None:
         """Draw a closing sentence."""
         self._begin()
-        self._print(Text(sentence))
+        self._print_hanging(Text(sentence), "", 0)
 
     def _begin(self) -> None:
         """Leave a line between parts."""
@@ -64,7 +64,7 @@ class Drawing:
 
     def _draw_reading(self, reading: Reading) -> None:
         heading = Text(f"{reading.kind}: ", "bold").append(_verdict(reading), _STYLES[reading.verdict])
-        self._print(heading)
+        self._print_hanging(heading, "", len(_INDENT))
         if reading.guess:
             self._print_hanging(Text(reading.guess, "dim"))
         self._draw_value(reading)
@@ -157,7 +157,8 @@ class Drawing:
         if is_several or not message.readings:
             self._begin()
             verdict = "accepted" if message.context else "refused"
-            self._print(Text("outcome: ", "bold").append(_outcome(message), _STYLES[verdict]))
+            outcome = Text("outcome: ", "bold").append(_outcome(message), _STYLES[verdict])
+            self._print_hanging(outcome, "", len(_INDENT))
         for finding in message.findings:
             self._draw_finding(finding, _INDENT)
 
@@ -179,7 +180,10 @@ class Drawing:
             start = " " * indent
 
     def _print(self, text: Text) -> None:
-        self._console.print(text, soft_wrap=True)
+        if self._folds:
+            self._console.print(text, soft_wrap=True)
+        else:  # one line as it is, in a tenth of the time that rich takes
+            self._console.file.write(f"{text.plain}\n")
 
 
 def _first(findings: Sequence[Finding]) -> Sequence[Finding]:
