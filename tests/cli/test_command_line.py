@@ -26,6 +26,30 @@ def test_help_names_every_command_within_80_columns() -> None:
     assert max(map(len, shown.output.splitlines())) <= 80
 
 
+def test_help_says_in_whole_sentences_what_each_command_is_for() -> None:
+    commands = piped("--help").output.partition("Commands:")[2]
+
+    assert {"explain", "tail", "view"} < set(commands.split())
+    assert "..." not in commands
+
+
+@pytest.mark.parametrize("command", ["explain", "tail", "view"])
+def test_help_of_a_command_keeps_within_80_columns_and_has_no_marks_of_its_source(command: str) -> None:
+    shown = in_terminal(command, "--help")
+
+    assert shown.code == 0
+    assert max(map(len, shown.output.splitlines())) <= 80
+    assert "\\" not in shown.output
+
+
+def test_help_of_tail_has_each_kind_of_url_on_a_line_of_its_own() -> None:
+    lines = [line.strip() for line in piped("tail", "--help").output.splitlines()]
+
+    assert "kafka://HOST[:PORT]/TOPIC" in lines
+    assert "amqp://HOST/EXCHANGE-or-QUEUE" in lines
+    assert "redis://HOST/QUEUE" in lines
+
+
 def test_the_version_is_that_of_the_distribution() -> None:
     assert piped("--version").output.split()[-1] == version("spakky-tracing")
 
@@ -95,3 +119,21 @@ def test_what_a_terminal_acts_upon_is_written_out() -> None:
     assert shown == (r"\x1b[31mred\x07\r\n\x9b2J\u202e\u200b\udce4\x7f\u2028\U000e0001")
     assert re.fullmatch(r"[ -~]+", shown)
     assert printable("Bestellung Nr. 7: Käse, 注文") == "Bestellung Nr. 7: Käse, 注文"
+
+
+@pytest.mark.parametrize(
+    "character",
+    [
+        "\N{VARIATION SELECTOR-16}",
+        "\N{VARIATION SELECTOR-17}",
+        "\N{COMBINING GRAPHEME JOINER}",
+        "\N{HANGUL FILLER}",
+        "\N{HALFWIDTH HANGUL FILLER}",
+        "\N{MONGOLIAN FREE VARIATION SELECTOR ONE}",
+        "\N{BRAILLE PATTERN BLANK}",
+        "\N{TAG LATIN SMALL LETTER A}",
+        "\N{SOFT HYPHEN}",
+    ],
+)
+def test_what_is_shown_as_nothing_is_written_out(character: str) -> None:
+    assert printable(f"a{character}b") == f"a{character.encode('unicode_escape').decode()}b"

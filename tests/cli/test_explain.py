@@ -293,6 +293,12 @@ class TestStandardInput:
         assert [len(each["headers"]) for each in document["messages"]] == [2, 2]
         assert (document["is_valid"], document["passed_over"]) == (True, 0)
 
+    def test_traceparents_without_names_are_messages_each(self) -> None:
+        ended = reading(f"{PARENT}\n{PARENT}\n".encode())
+
+        assert (ended.code, ended.errors) == (0, "")
+        assert "2 messages, none of them with faults" in ended.output
+
     def test_a_fault_in_one_message_is_a_fault(self) -> None:
         ended = reading(KAFKA)
 
@@ -320,6 +326,39 @@ class TestStandardInput:
 
         assert ended.code == 1
         assert "\\x00\ufffd\ufffd00-" in ended.output
+
+
+def in_shell(line: str, **variables: str) -> Ended:
+    """Run *line* in a shell, where `explain` is the command."""
+    finished = subprocess.run(
+        ["/bin/bash", "-c", f'explain() {{ {sys.executable} -m spakky.tracing explain "$@"; }}; {line}'],
+        env={**os.environ, "PYTHONIOENCODING": "utf-8", **variables},
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    return Ended(finished.returncode, finished.stdout.decode(), finished.stderr.decode())
+
+
+class TestSurroundings:
+    @pytest.mark.parametrize("variables", [{}, {"LC_ALL": "C", "PYTHONUTF8": "0"}], ids=["as_it_is", "C"])
+    def test_arguments_are_utf_8_whatever_the_locale_is(self, variables: dict[str, str]) -> None:
+        ended = in_shell("explain 'baggage: a=\N{LATIN SMALL LETTER E WITH ACUTE}'", **variables)
+
+        assert ended.code == 1
+        assert "%C3%A9 belongs there" in ended.output
+
+    def test_closed_standard_input_has_no_header(self) -> None:
+        ended = in_shell("explain - <&-")
+
+        assert (ended.code, ended.output, ended.errors.count("\n")) == (2, "", 1)
+
+    @pytest.mark.parametrize("options", ["", "--json"])
+    def test_a_full_disk_is_said_in_one_sentence(self, options: str) -> None:
+        ended = in_shell(f"explain {options} {PARENT} > /dev/full")
+
+        assert ended.code == 2
+        assert ended.errors == "Error: the output cannot be written: No space left on device.\n"
 
 
 class TestRefusals:
@@ -359,7 +398,14 @@ class TestTerminal:
         assert max(map(cell_len, shown.splitlines())) <= columns
         assert "\x1b" in ended.output
         assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e\u200b]", shown)
-        assert "[red]bold[/red]:warning:" in shown
+        assert "[red]bold[/red]:warning:" in re.sub(r"\s+", "", shown)  # it may be folded
+
+    def test_headings_are_folded_where_the_terminal_is_narrow(self) -> None:
+        ended = in_terminal("explain", f"traceparent: {PARENT}0", "tracestate: a", columns=40, NO_COLOR="1")
+
+        shown = ESCAPE_SEQUENCE.sub("", ended.output)
+        assert max(map(cell_len, shown.splitlines())) <= 40
+        assert "outcome: no context, a new trace is\n  started" in shown
 
     def test_without_colour_it_says_the_same(self) -> None:
         coloured = in_terminal("explain", *HEADERS)

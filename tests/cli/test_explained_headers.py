@@ -270,7 +270,7 @@ def test_another_format_is_called_by_its_name(text: str, what: str) -> None:
         (f"traceparent:{PARENT}\tthe value", True),
         (f"traceparent:{PARENT},tracestate:a=1\tthe value", True),
         (f"topic=orders traceparent={PARENT}", True),
-        (PARENT, False),
+        (PARENT, True),
     ],
 )
 def test_a_line_with_a_record_is_a_message_of_its_own(line: str, is_whole: bool) -> None:  # noqa: FBT001 - data

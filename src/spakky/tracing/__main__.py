@@ -29,7 +29,9 @@ def main() -> None:
     except BrokenPipeError:  # who reads has enough, such as `head`
         _print_no_more()
         sys.exit(1)
-    except OSError as error:  # such as a full disk
+    except (
+        OSError
+    ) as error:  # such as a full disk; a command itself refuses what it cannot read or connect to
         _print_no_more()
         sys.stderr.write(f"Error: the output cannot be written: {error.strerror}.\n")
         sys.exit(_WRONG_USE)
@@ -39,7 +41,8 @@ def _run(command: Command) -> None:
     try:
         command(prog_name="spakky-tracing")
     finally:
-        sys.stdout.flush()
+        if sys.stdout is not None:  # it is None where the process was started without one
+            sys.stdout.flush()
 
 
 def _print_no_more() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING, Final
 
@@ -27,11 +28,17 @@ _EXAMPLE: Final = "give one such as 'traceparent: 00-...', or - to read lines fr
 
 
 @click.command(
-    epilog="Exits with 0 if all is valid, 1 if there is a fault, and 2 if there is no such header."
+    short_help="Say what a header means, and what is wrong with it.",
+    epilog="Exits with 0 if all is valid, 1 if there is a fault, and 2 if there is no such header.",
 )
 @click.argument("headers", metavar="[HEADER]...", nargs=-1)
 @click.option(
-    "-H", "--header", "options", metavar="HEADER", multiple=True, help="A header, as curl takes it."
+    "-H",
+    "--header",
+    "options",
+    metavar="HEADER",
+    multiple=True,
+    help="A header, as curl takes it; may be repeated.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Write one JSON document instead.")
 @click.pass_context
@@ -61,7 +68,7 @@ class _Pasted:
     """
 
     def __init__(self, arguments: tuple[str, ...]) -> None:
-        self._arguments = [each for each in arguments if each != _STANDARD_INPUT]
+        self._arguments = [_as_utf_8(each) for each in arguments if each != _STANDARD_INPUT]
         self.reads_lines = len(self._arguments) < len(arguments)
         self.passed_over = 0
 
@@ -117,7 +124,19 @@ def _counted(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
+def _as_utf_8(argument: str) -> str:
+    """Return *argument* as lines are read, whatever the locale is."""
+    return _decoded(os.fsencode(argument))
+
+
 def _lines() -> Iterator[str]:
-    """Yield the lines of standard input; what is not UTF-8 becomes U+FFFD, as where headers are read."""
+    """Yield the lines of standard input; there are none if it is closed."""
+    if sys.stdin is None:
+        return
     for line in sys.stdin.buffer:
-        yield line.decode("utf-8", "replace").removesuffix("\n").removesuffix("\r")
+        yield _decoded(line).removesuffix("\n").removesuffix("\r")
+
+
+def _decoded(data: bytes) -> str:
+    """Return *data* as text; what is not UTF-8 becomes U+FFFD, as where headers are read."""
+    return data.decode("utf-8", "replace")

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Final
 from rich.cells import chop_cells
 from rich.text import Text
 
-from spakky.tracing.cli.explain.pointing import excerpt, pointed
-from spakky.tracing.cli.terminal import printable
+from spakky.tracing.cli.explain.pointing import excerpt, pointed, spelled
+from spakky.tracing.cli.terminal import print_line, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -43,7 +43,7 @@ class Drawing:
         """Draw *message*, below the number of its line if it has one."""
         if message.line is not None:
             self._begin()
-            self._print(Text(f"line {message.line}", "underline"))
+            print_line(self._console, Text(f"line {message.line}", "underline"))
             self._is_first = True
         for reading in message.readings:
             self._begin()
@@ -54,17 +54,17 @@ class Drawing:
     def draw_sum(self, sentence: str) -> None:
         """Draw a closing sentence."""
         self._begin()
-        self._print(Text(sentence))
+        self._print_hanging(Text(sentence), "", 0)
 
     def _begin(self) -> None:
         """Leave a line between parts."""
         if not self._is_first:
-            self._print(Text())
+            print_line(self._console, Text())
         self._is_first = False
 
     def _draw_reading(self, reading: Reading) -> None:
         heading = Text(f"{reading.kind}: ", "bold").append(_verdict(reading), _STYLES[reading.verdict])
-        self._print(heading)
+        self._print_hanging(heading, "", len(_INDENT))
         if reading.guess:
             self._print_hanging(Text(reading.guess, "dim"))
         self._draw_value(reading)
@@ -75,27 +75,27 @@ class Drawing:
     def _is_short(self, reading: Reading) -> bool:
         """Whether the value fits into a line, with a mark and a number after it."""
         room = self._width - 2 * len(_INDENT) - len("^ 00")
-        return len(reading.value) <= room and Text(printable(reading.value)).cell_len <= room
+        return len(reading.value) <= room and len(spelled(reading.value)) <= room
 
     def _draw_value(self, reading: Reading) -> None:
         if not reading.value:
-            self._print(Text(f"{_INDENT}(nothing)", "dim"))
+            print_line(self._console, Text(f"{_INDENT}(nothing)", "dim"))
         elif self._folds and not self._is_short(reading):
             self._draw_folded(reading.value)
         else:
-            self._print(Text(_INDENT + printable(reading.value)))
+            print_line(self._console, Text(_INDENT + spelled(reading.value)))
         if self._is_short(reading):
             for number, finding in enumerate(_first(reading.findings), start=1):
                 marks = pointed(reading.value, finding.places).marks
-                self._print(Text(_INDENT).append(f"{marks} {number}", _style(finding)))
+                print_line(self._console, Text(_INDENT).append(f"{marks} {number}", _style(finding)))
 
     def _draw_folded(self, value: str) -> None:
         width = self._width - len(_INDENT)
-        lines = chop_cells(printable(value[: width * _LINES_OF_VALUE]), width)
+        lines = chop_cells(spelled(value[: width * _LINES_OF_VALUE]), width)
         for line in lines[:_LINES_OF_VALUE]:
-            self._print(Text(_INDENT + line))
+            print_line(self._console, Text(_INDENT + line))
         if len(lines) > _LINES_OF_VALUE or len(value) > width * _LINES_OF_VALUE:
-            self._print(Text(f"{_INDENT}... {len(value)} characters in all", "dim"))
+            print_line(self._console, Text(f"{_INDENT}... {len(value)} characters in all", "dim"))
 
     def _draw_findings(self, reading: Reading) -> None:
         is_short = self._is_short(reading)
@@ -115,8 +115,8 @@ class Drawing:
 
     def _draw_excerpt(self, value: str, finding: Finding, indent: int) -> None:
         shown, marks = excerpt(value, finding.places, self._width - indent)
-        self._print(Text(" " * indent + shown))
-        self._print(Text(" " * indent).append(marks, _style(finding)))
+        print_line(self._console, Text(" " * indent + shown))
+        print_line(self._console, Text(" " * indent).append(marks, _style(finding)))
 
     def _draw_facts(self, reading: Reading) -> None:
         for fact in reading.facts:
@@ -157,7 +157,8 @@ class Drawing:
         if is_several or not message.readings:
             self._begin()
             verdict = "accepted" if message.context else "refused"
-            self._print(Text("outcome: ", "bold").append(_outcome(message), _STYLES[verdict]))
+            outcome = Text("outcome: ", "bold").append(_outcome(message), _STYLES[verdict])
+            self._print_hanging(outcome, "", len(_INDENT))
         for finding in message.findings:
             self._draw_finding(finding, _INDENT)
 
@@ -171,15 +172,12 @@ class Drawing:
         """Print *text* after *start*; in a terminal folded, all lines but the first below its beginning."""
         indent = len(start) if indent is None else indent
         if not self._folds:
-            self._print(Text(start).append(text))
+            print_line(self._console, Text(start).append(text))
             return
         for line in text.wrap(self._console, self._width - max(indent, len(start)), overflow="fold"):
             line.rstrip()
-            self._print(Text(start).append(line))
+            print_line(self._console, Text(start).append(line))
             start = " " * indent
-
-    def _print(self, text: Text) -> None:
-        self._console.print(text, soft_wrap=True)
 
 
 def _first(findings: Sequence[Finding]) -> Sequence[Finding]:

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from rich.cells import cell_len
-
-from spakky.tracing.cli.terminal import printable
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from spakky.tracing.cli.headers.findings import Place
 
-__all__ = ["Pointed", "excerpt", "pointed"]
+__all__ = ["Pointed", "excerpt", "pointed", "spelled"]
 
 _BEFORE: Final = 24
 """How many cells are shown before the first place, where a value is too long to be shown whole."""
 
 _MORE: Final = "..."
+
+
+def spelled(value: str) -> str:
+    r"""Return *value* with what is not printable ASCII written as `\\xe4`, so that a character is a cell.
+
+    No header may have such a character as it is, and how wide a terminal draws it depends on those around it.
+    """
+    if value.isascii() and value.isprintable():
+        return value
+    return "".join(_spelled(character) for character in value)
 
 
 class Pointed(NamedTuple):
@@ -59,8 +65,13 @@ def _pointed(value: str, places: Sequence[Place], start: int, stop: int) -> Poin
         ("^" if meant[index - start] else " ") * max(_cells(value[index]), meant[index - start])
         for index in range(start, stop)
     )
-    return Pointed(printable(value[start:stop]), (marks + "^" * meant[-1] * (stop == len(value))).rstrip())
+    return Pointed(spelled(value[start:stop]), (marks + "^" * meant[-1] * (stop == len(value))).rstrip())
 
 
 def _cells(character: str) -> int:
-    return cell_len(printable(character))
+    return len(_spelled(character))
+
+
+def _spelled(character: str) -> str:
+    is_shown = character.isascii() and character.isprintable()
+    return character if is_shown else character.encode("unicode_escape").decode("ascii")

@@ -84,15 +84,15 @@ def headers_of_argument(text: str) -> list[Found]:
 def headers_of_line(line: str) -> tuple[list[Found], bool]:
     """Return the headers in a line of a dump, and whether the line is a message of its own.
 
-    It is one unless all that it has is one header. A value without a name is seen only if it is a traceparent
-    but for its details.
+    It is one unless all that it has is one header with its name. A value without a name is seen only if it is
+    a traceparent but for its details.
     """
     text = _Text(line, is_dump=True)
     if pairs := list(text.headers()):
         return [_header(*pair) for pair in pairs], len(pairs) > 1 or not text.is_one_header
     value = line.strip()
     bare = [Pasted("traceparent", value, _LIKE_A_TRACEPARENT)] if _TRACEPARENT.fullmatch(value) else []
-    return [*bare], False
+    return [*bare], bool(bare)
 
 
 def _header(name: str, value: str) -> Found:

@@ -48,14 +48,14 @@ class _Seconds(click.FloatRange):
         return self.fail(f"{value!r} is not a number.", param, ctx) if isnan(seconds) else seconds
 
 
-@click.command
+@click.command(short_help="Watch running traffic: which service loses the trace?")
 @click.argument("urls", metavar="URL...", nargs=-1, required=True)
 @click.option(
     "--key",
     "keys",
     multiple=True,
     metavar="KEY",
-    help="Watch this routing key only (amqp://); again for more.",
+    help="Watch this routing key only (amqp://); may be repeated.",
 )
 @click.option(
     "--from-beginning",
@@ -79,7 +79,7 @@ class _Seconds(click.FloatRange):
 @click.option("--count", type=click.IntRange(min=1), metavar="N", help="End after N messages.")
 @click.option("--seconds", type=_Seconds(min=0), metavar="SECONDS", help="End after so many seconds.")
 def tail(urls: tuple[str, ...], **options: Any) -> None:  # noqa: ANN401 - as click has read them
-    r"""Watch running traffic: is the trace context there, message by message?
+    """Watch running traffic: is the trace context there, message by message?
 
     \b
     URL is one of
@@ -90,7 +90,7 @@ def tail(urls: tuple[str, ...], **options: Any) -> None:  # noqa: ANN401 - as cl
     Nothing is taken from anybody, and nothing is left at the broker. Each message is valid, missing (no
     context), stale (another message's context), duplicated (several contexts) or malformed. Ctrl-C ends and
     shows the totals.
-    """
+    """  # noqa: D301 - click keeps the lines below a backspace, not below a backslash
     watchers = [_watcher(url, options["keys"], from_beginning=options["from_beginning"]) for url in urls]
     session = _Session(options)
     asyncio.run(session.watch(watchers))

@@ -10,7 +10,7 @@ import click
 from rich.text import Text
 
 from spakky.tracing.cli.refusal import Refusal
-from spakky.tracing.cli.terminal import console, printable
+from spakky.tracing.cli.terminal import console, print_line, printable
 from spakky.tracing.cli.view.choice import Choice
 from spakky.tracing.cli.view.page import page
 from spakky.tracing.cli.view.spans import STANDARD_INPUT, Reading, read
@@ -97,7 +97,7 @@ def view(  # noqa: PLR0913 - click passes one for each option
     else:
         _write(html, shown, files)
     for sentence in _sum(reading, traces, shown, most, html):
-        _print_line(output, Text(sentence))
+        print_line(output, Text(sentence))
 
 
 def _check(
@@ -142,15 +142,8 @@ def _print(output: Console, shown: Sequence[Trace], traces: Sequence[Trace], mos
     )
     for trace in shown:
         for line in tree.draw(trace):
-            _print_line(output, line)
-        _print_line(output, Text())
-
-
-def _print_line(output: Console, line: Text) -> None:
-    if output.is_terminal:
-        output.print(line)
-    else:  # one line as it is, in a tenth of the time that rich takes
-        output.file.write(f"{line.plain}\n")
+            print_line(output, line)
+        print_line(output, Text())
 
 
 def _write(html: str, shown: Sequence[Trace], files: Sequence[str]) -> None:
