@@ -325,7 +325,7 @@ class TestStandardInput:
         ended = reading(b"traceparent: \x00\xff\xfe" + PARENT.encode())
 
         assert ended.code == 1
-        assert "\\x00\ufffd\ufffd00-" in ended.output
+        assert "\\x00\\ufffd\\ufffd00-" in ended.output
 
 
 def in_shell(line: str, **variables: str) -> Ended:
@@ -399,6 +399,16 @@ class TestTerminal:
         assert "\x1b" in ended.output
         assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e\u200b]", shown)
         assert "[red]bold[/red]:warning:" in re.sub(r"\s+", "", shown)  # it may be folded
+
+    def test_marks_stand_below_what_is_meant_however_wide_it_is_drawn(self) -> None:
+        """How wide a terminal draws combining marks and flags depends on what is beside them."""
+        value = "a=1\u0301\U0001f1e9\U0001f1ea\u6ce8,B=2"
+
+        ended = in_terminal("explain", f"tracestate: {value}", NO_COLOR="1")
+
+        _, shown, *marks = ESCAPE_SEQUENCE.sub("", ended.output).splitlines()
+        assert shown == r"  a=1\u0301\U0001f1e9\U0001f1ea\u6ce8,B=2"
+        assert [line.find("^") for line in marks[:2]] == [shown.index(r"\u0301"), shown.index("B=2")]
 
     def test_headings_are_folded_where_the_terminal_is_narrow(self) -> None:
         ended = in_terminal("explain", f"traceparent: {PARENT}0", "tracestate: a", columns=40, NO_COLOR="1")

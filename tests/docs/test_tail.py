@@ -142,6 +142,18 @@ def test_what_the_page_shows_is_printed(command: str, printed: str, request: pyt
     assert with_clock(fixture, shown) == printed
 
 
+def test_several_places_are_watched_together(topic: Scene, queue: Scene) -> None:
+    with tail(topic.url, queue.url, "--from-beginning", "--totals", "--json", "--count=9") as running:
+        ended = running.ended()
+
+    totals = json.loads(ended.output)["totals"]
+    assert {group["producer"]: group["messages"] for group in totals["groups"]} == {
+        topic.name: 7,
+        "gen17@shop": 2,
+    }
+    assert ended.errors.count("Watching") == 2
+
+
 def with_clock(fixture: str, shown: str) -> str:
     """Return what is *shown* with the page's time, where a message says none of its own."""
     return re.sub(r"^\d\d:\d\d:\d\d", "18:43:27", shown, flags=re.MULTILINE) if fixture == "queue" else shown

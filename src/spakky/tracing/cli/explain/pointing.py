@@ -18,7 +18,7 @@ _MORE: Final = "..."
 
 
 def spelled(value: str) -> str:
-    r"""Return *value* with what is not printable ASCII written as `\\xe4`, so that a character is a cell.
+    r"""Return *value* with what is not printable ASCII written as `\xe4`, so that a character is a cell.
 
     No header may have such a character as it is, and how wide a terminal draws it depends on those around it.
     """

@@ -26,7 +26,7 @@ def notes_of(node: Node, known: Collection[str], *, is_complete: bool, with_wait
         with_wait: Whether it is said how long the message waited, as no column does.
     """
     span = node.span
-    way = [*(_of_wait(span) if with_wait else ()), *_of_way(span, is_complete=is_complete)]
+    way = [*(_of_wait(node) if with_wait else ()), *_of_way(span, is_complete=is_complete)]
     return [
         *([", ".join(way)] if way else []),
         *_of_parent(node),
@@ -34,9 +34,9 @@ def notes_of(node: Node, known: Collection[str], *, is_complete: bool, with_wait
     ]
 
 
-def _of_wait(span: DrawnSpan) -> Iterator[str]:
-    if span.queue_time_nano is not None:
-        yield f"waited {duration(span.queue_time_nano)}"
+def _of_wait(node: Node) -> Iterator[str]:
+    if node.wait is not None:
+        yield f"waited {duration(node.wait.took_nano)}"
 
 
 def _of_way(span: DrawnSpan, *, is_complete: bool) -> Iterator[str]:

@@ -77,7 +77,7 @@ class Row:
     @property
     def waited(self) -> str:
         """How long its message was in a queue; empty if that is not known."""
-        return "" if self.span.queue_time_nano is None else duration(self.span.queue_time_nano)
+        return "" if self.node.wait is None else duration(self.node.wait.took_nano)
 
     @property
     def took(self) -> str:

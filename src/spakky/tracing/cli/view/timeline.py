@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from spakky.tracing.cli.view.traces import DrawnSpan
+    from spakky.tracing.cli.view.traces import Node
 
 __all__ = ["ASCII", "UNICODE", "Signs", "TimeLine"]
 
@@ -62,10 +62,12 @@ class TimeLine:
     width: int
     signs: Signs
 
-    def bar(self, span: DrawnSpan) -> Text:
+    def bar(self, node: Node) -> Text:
         """Return the bar of a span: the wait of its message, then its work, which is always to be seen."""
+        span, wait = node.span, node.wait
         started = min(self._place(span.start_unix_nano), self.width - 1)
-        sent = min(self._place(span.start_of_way_unix_nano), started)
+        began = span.start_unix_nano if wait is None else wait.start_unix_nano
+        sent = min(self._place(began), started)
         ended = max(self._place(span.end_unix_nano), started + 1)
         return Text.assemble(
             " " * sent,

@@ -6,9 +6,12 @@ from collections import defaultdict
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING
 
+from spakky.tracing.cli.view.waiting import attempts_of, find_waits
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from spakky.tracing.cli.view.waiting import Wait
     from spakky.tracing.recorder import Span, SpanLink
 
 __all__ = ["DrawnSpan", "Node", "Trace", "traces_of"]
@@ -76,12 +79,16 @@ class Node:
         is_orphan: Whether it stands at the top although it names a parent.
         is_circular: Whether that is so because it is itself above that parent; otherwise the parent is not
             among the spans.
+        wait: How long its message was in a queue, `None` if that is not known.
+        message: A number that all attempts of one message have; `None` if there is one attempt only.
     """
 
     span: DrawnSpan
     children: list[Node] = field(default_factory=list, repr=False)
     is_orphan: bool = False
     is_circular: bool = False
+    wait: Wait | None = None
+    message: int | None = None
 
     def walk(self, depth: int = 0) -> Iterator[tuple[int, Node]]:
         """Yield this node and all below it with their depths, each parent before its children."""
@@ -140,7 +147,18 @@ def traces_of(spans: Iterable[DrawnSpan]) -> list[Trace]:
     for span in spans:
         by_trace[span.trace_id][span.span_id] = span
     traces = [_trace(trace_id, list(members.values())) for trace_id, members in by_trace.items()]
+    _tell_messages(traces)
     return sorted(traces, key=lambda trace: trace.start_unix_nano)
+
+
+def _tell_messages(traces: list[Trace]) -> None:
+    """Let nodes know how long their message waited, and which of them are attempts of one."""
+    attempts = attempts_of(traces)
+    for number, nodes in enumerate(attempts):
+        for node in nodes:
+            node.message = number
+    for node, wait in find_waits(traces, attempts):
+        node.wait = wait
 
 
 def _trace(trace_id: str, spans: list[DrawnSpan]) -> Trace:

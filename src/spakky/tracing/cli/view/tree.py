@@ -103,7 +103,7 @@ class Tree:
 
     def _lines(self, row: Row, columns: Columns, line: TimeLine) -> Iterator[Text]:
         notes = self._notes(row, columns)
-        bar = line.bar(row.span) if columns.bar else Text()
+        bar = line.bar(row.node) if columns.bar else Text()
         if self._width is None:
             if notes:
                 bar.pad_right(columns.bar - len(bar) + GAP)
