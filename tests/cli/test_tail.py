@@ -477,6 +477,17 @@ class TestShowing:
         )
         assert blank == ""
 
+    def test_ids_stand_below_each_other_and_whoever_has_sent_is_told(self, topic: Topic) -> None:
+        """Also a service whose name the name of the topic begins with."""
+        service = topic.name[:5]
+        topic.send(*({"service": each, "traceparent": VALID} for each in (service, "billing", "billing")))
+
+        ended = piped("tail", "--from-beginning", "--by=service", "--count=3", topic.url)
+
+        first, *others = ended.output.splitlines()[:3]
+        assert f"valid      {service}  " in first
+        assert len({line.find(VALID[3:35]) for line in others}) == 1
+
     def test_only_problems_are_shown_if_that_is_wanted(self, topic: Topic) -> None:
         topic.send({"traceparent": VALID}, {}, {"traceparent": VALID})
 

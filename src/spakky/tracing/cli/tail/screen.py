@@ -32,7 +32,9 @@ _INDENT: Final = " " * 20  # below who sent it
 _NARROW_INDENT: Final = "  "
 _LEAST_COLUMNS: Final = 2 * len(_INDENT)  # for that indent
 _WIDTH_OF_NAME: Final = 12
-_WIDTH_OF_PLACE: Final = 14
+_WIDTH_OF_WHERE: Final = 27
+_WIDEST_WHERE: Final = 80
+_COLUMNS: Final = 80  # where a trace id is beside it and nothing is folded
 _COLOURS: Final[dict[Verdict, str]] = {
     "valid": "\x1b[32m",
     "missing": "\x1b[31m",
@@ -86,11 +88,13 @@ class Lines:
         self._is_coloured = self._console.color_system is not None and not self._console.no_color
         self._footer = _Footer(self._console) if _is_terminal(self._console) else None
         self._columns = self._console.width if self._console.is_terminal else None
+        self._where = _Where()
 
     def show(self, message: Watched, group: str, judgement: Judgement) -> None:
         """Write a line that is as wide as the terminal at most, or goes on below."""
         if judgement.verdict in self._shown:
-            line = _line(message, group, judgement, self._columns)
+            where = self._where.cell(message, group, self._columns)
+            line = _line(message, where, judgement, self._columns)
             self._waiting.append(_coloured(line, judgement.verdict) if self._is_coloured else line)
 
     def refresh(self) -> None:
@@ -207,9 +211,9 @@ def _write(stream: TextIO, text: str) -> None:
     stream.flush()
 
 
-def _line(message: Watched, group: str, judgement: Judgement, columns: int | None) -> str:
+def _line(message: Watched, where: str, judgement: Judgement, columns: int | None) -> str:
     """Return a line, or several if there are only so many *columns*."""
-    head = f"{_clock(_moment(message) // _NANOSECONDS)} {judgement.verdict:<10} {_where(message, group)}"
+    head = f"{_clock(_moment(message) // _NANOSECONDS)} {judgement.verdict:<10} {where}"
     trace_id = "" if judgement.context is None else judgement.context.trace_id
     said = [text for text in (trace_id, judgement.reason, *judgement.notes) if text]
     line = f"{head} {'  '.join(map(printable, said))}"
@@ -224,13 +228,26 @@ def _coloured(line: str, verdict: Verdict) -> str:
     return f"{clock}{space}{_COLOURS[verdict]}{verdict}{_NO_COLOUR}{rest.removeprefix(verdict)}"
 
 
-def _where(message: Watched, group: str) -> str:
-    """Return who sent it and where it was seen; the place alone if it begins with who sent it."""
-    place = printable(message.place)
-    name = printable(group)
-    if place.startswith(name):
-        return f"{place:<{_WIDTH_OF_NAME + 1 + _WIDTH_OF_PLACE}}"
-    return f"{name:<{_WIDTH_OF_NAME}} {place:<{_WIDTH_OF_PLACE}}"
+class _Where:
+    """Who sent messages and where they were seen, as a column that grows with what is in it."""
+
+    def __init__(self) -> None:
+        self._width = _WIDTH_OF_WHERE
+
+    def cell(self, message: Watched, group: str, columns: int | None) -> str:
+        """Return who sent it and where it was seen; the place alone if it begins with who sent it.
+
+        Args:
+            message: What was seen.
+            group: Who sent it.
+            columns: How wide lines may be; the column grows by what is left. `None` if nothing is folded.
+        """
+        place, name = printable(message.place), printable(group)
+        is_told = place == name or place.startswith(f"{name} ")
+        text = place if is_told else f"{name:<{_WIDTH_OF_NAME}} {place}"
+        most = _WIDEST_WHERE if columns is None else _WIDTH_OF_WHERE + max(0, columns - _COLUMNS)
+        self._width = max(self._width, min(len(text), most))
+        return f"{text:<{min(self._width, most)}}"
 
 
 def _folded(head: str, said: list[str], columns: int) -> str:
