@@ -117,6 +117,26 @@ def test_an_environment_variable_records_a_whole_process(tmp_path: Path) -> None
     assert [span.span_id for span in read_spans(path)] == run.stdout.split()
 
 
+def test_a_file_that_cannot_be_opened_is_named_with_its_variable(tmp_path: Path) -> None:
+    missing = tmp_path / "missing" / "spans.jsonl"
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+        "SPAKKY_TRACING_RECORD": str(missing),
+    }
+    run = subprocess.run(
+        [sys.executable, "-c", "import spakky.tracing.boundaries.options"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+    sentence = f"SPAKKY_TRACING_RECORD={missing} cannot be opened for appending: No such file or directory"
+    assert run.stderr.splitlines()[-1] == f"spakky.tracing.error.WrongUseError: {sentence}"
+
+
 # --- choices
 
 

@@ -281,7 +281,14 @@ def _chosen(choose: Callable[[Any], Relation], message: object) -> Relation:
 
 _DEFAULT: Final = Policy()
 
-_RECORD: Final = os.environ.get("SPAKKY_TRACING_RECORD")
 
-if _RECORD:
-    set_tracer(JsonLinesRecorder(_RECORD))
+def _record_to(path: str) -> None:
+    try:
+        set_tracer(JsonLinesRecorder(path))
+    except OSError as error:
+        message = f"SPAKKY_TRACING_RECORD={path} cannot be opened for appending: {error.strerror}"
+        raise WrongUseError(message) from error
+
+
+if _RECORD := os.environ.get("SPAKKY_TRACING_RECORD"):
+    _record_to(_RECORD)
