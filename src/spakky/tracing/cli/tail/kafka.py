@@ -45,6 +45,7 @@ _PATIENCE_SECONDS: Final = 10
 _CLOSING_SECONDS: Final = 5
 _METADATA_MILLISECONDS: Final = 5_000
 _WAIT_MILLISECONDS: Final = 500
+_FETCH_MILLISECONDS: Final = 100  # for which Kafka answers nothing else on that connection
 _QUIET_SECONDS: Final = 5
 _MOST_RECORDS: Final = 2_000
 
@@ -114,6 +115,7 @@ class KafkaWatcher:
             bootstrap_servers=",".join(self._address.servers),
             enable_auto_commit=False,
             auto_offset_reset="latest",
+            fetch_max_wait_ms=_FETCH_MILLISECONDS,
             metadata_max_age_ms=_METADATA_MILLISECONDS,
             request_timeout_ms=_PATIENCE_SECONDS * 1_000,
             security_protocol=protocol,
