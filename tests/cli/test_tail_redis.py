@@ -197,6 +197,29 @@ def test_what_waits_comes_first_and_nothing_comes_twice(there: Place) -> None:
     assert there.client.llen(there.name) == 40
 
 
+def test_what_is_sent_while_it_begins_is_seen_once(there: Place) -> None:
+    value = json.dumps({"headers": {"traceparent": traceparents(1)[0]}, "properties": {}})
+    is_watched = threading.Event()
+
+    def send() -> int:
+        sent = 0
+        with redis.Redis.from_url(there.server) as client:
+            while not is_watched.is_set() and sent < 8_000:
+                client.lpush(there.name, value)
+                sent += 1
+        return sent
+
+    with ThreadPoolExecutor() as threads:
+        sending = threads.submit(send)
+        with tail("--json", "--from-beginning", there.url) as running:
+            is_watched.set()
+            sent = sending.result()
+            there.publish({}, app_id="the last one")
+            seen = list(iter(lambda: json.loads(running.read_line())["producer"], "the last one"))
+
+    assert len(seen) == sent
+
+
 def test_a_message_that_is_given_back_is_a_redelivery(there: Place) -> None:
     there.publish({"traceparent": traceparents(1)[0]})
     message: Any = there.queue.get()
