@@ -466,14 +466,21 @@ def test_keys_are_letters_in_the_search(opened: Opened) -> None:
     assert not opened.all("#help")
 
 
-def test_what_a_screen_reader_reads_of_a_row(opened: Opened) -> None:
-    opened.show(order())
+def read_aloud(opened: Opened) -> list[tuple[str, str]]:
+    """Return the roles and names of all that a screen reader finds."""
     nodes = opened.browser.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
-    named = [
+    return [
         (node["role"]["value"], node.get("name", {}).get("value", ""))
         for node in nodes
         if not node["ignored"]
     ]
+
+
+def test_what_a_screen_reader_reads_of_a_row(opened: Opened) -> None:
+    opened.show(order())
+    # Rows have `content-visibility`: the browser names one when it has laid it out for the first time.
+    opened.until(lambda: all(name for role, name in read_aloud(opened) if role == "row"))
+    named = read_aloud(opened)
 
     assert ("treegrid", "Spans") in named
     assert ("listbox", "Traces") in named
